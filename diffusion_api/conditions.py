@@ -1,0 +1,77 @@
+"""Status conditions in the form of the Kubernetes API conventions, with every type and reason this project writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import Field
+
+from diffusion_api.base import ApiModel
+
+
+class ConditionStatus(StrEnum):
+    """Whether a condition holds."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class ConditionType(StrEnum):
+    """Positive states that read after "is"."""
+
+    READY = "Ready"
+    PROGRESSING = "Progressing"
+    ENGINE_BUILT = "EngineBuilt"
+    QUALITY_GATE_PASSED = "QualityGatePassed"
+    SCALING_ACTIVE = "ScalingActive"
+
+
+class Reason(StrEnum):
+    """Why a condition is as it is. Each has an entry in docs/troubleshooting.md."""
+
+    INVALID_SPEC = "InvalidSpec"
+    UNSUPPORTED_FORMAT = "UnsupportedFormat"
+    ENGINE_PENDING = "EnginePending"
+    ENGINE_BUILDING = "EngineBuilding"
+    ENGINE_BUILD_FAILED = "EngineBuildFailed"
+    ENGINE_READY = "EngineReady"
+    QUALITY_WITHIN_BUDGET = "QualityWithinBudget"
+    QUALITY_OUTSIDE_BUDGET = "QualityOutsideBudget"
+    ROLLING_OUT = "RollingOut"
+    ROLLOUT_COMPLETE = "RolloutComplete"
+    SERVING = "Serving"
+
+
+class Condition(ApiModel):
+    """One observed state of a resource."""
+
+    type: ConditionType
+    """What is observed."""
+    status: ConditionStatus
+    """Whether it holds."""
+    reason: Reason
+    """A word for programs."""
+    message: str = Field(default="", max_length=32_768)
+    """A sentence for people."""
+    observed_generation: int = Field(ge=0)
+    """Generation of the spec that this was observed for."""
+    last_transition_time: datetime
+    """When `status` last changed."""
+
+
+def merge_conditions(current: Sequence[Condition], observed: Sequence[Condition]) -> tuple[Condition, ...]:
+    """Lay newly observed conditions over the current ones, in the order of `ConditionType`.
+
+    A condition keeps its `last_transition_time` while its status stays, so a quiet reconcile yields an equal tuple.
+    """
+    merged = {condition.type: condition for condition in current}
+    for condition in observed:
+        before = merged.get(condition.type)
+        unchanged = before is not None and before.status is condition.status
+        since = before.last_transition_time if before is not None and unchanged else condition.last_transition_time
+        merged[condition.type] = condition.model_copy(update={"last_transition_time": since})
+    order = list(ConditionType)
+    return tuple(sorted(merged.values(), key=lambda condition: order.index(condition.type)))

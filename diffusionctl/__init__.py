@@ -1,0 +1,1 @@
+"""The command line: validate, plan, build, run and ask, on one machine without a cluster."""

@@ -1,0 +1,1 @@
+"""From ONNX to an engine: OpenVINO for the CPU, TensorRT and TensorRT-RTX for GPUs."""

@@ -1,0 +1,1 @@
+"""Quality and speed of an optimized model against the unoptimized one."""

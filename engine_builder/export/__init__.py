@@ -1,0 +1,1 @@
+"""From torch to ONNX: one exporter for every format, with true low-precision weights in the file."""

@@ -1,0 +1,1 @@
+"""The architectures; the only place that knows them."""

@@ -1,0 +1,1 @@
+"""Brings checkpoints here: resolved to a revision, resumed, verified, and never run."""

@@ -1,0 +1,1 @@
+"""ModelOpt fake quantization, calibrated on the model's own trajectories."""

@@ -1,0 +1,1 @@
+"""Calibrates which denoising steps may be left out."""

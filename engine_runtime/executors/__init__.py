@@ -1,0 +1,1 @@
+"""What runs a piece outside Triton's own back ends."""

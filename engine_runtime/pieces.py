@@ -1,0 +1,19 @@
+"""How the denoising loop calls a compiled graph, whatever runs it: torch in the builder, OpenVINO, or Triton's BLS when serving.
+
+Arrays are numpy arrays, or torch tensors on a GPU; the loop uses only what both have (`+ - *`, `abs`, `.mean()`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+Array = Any
+"""A numpy array or a torch tensor."""
+
+
+class PieceRunner(Protocol):
+    """A compiled graph."""
+
+    def __call__(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Run it on named inputs, each with a leading batch axis, and return its named outputs."""

@@ -1,0 +1,1 @@
+"""The Triton model repository, its models, and a local tritonserver."""

@@ -1,0 +1,1 @@
+"""The Kubernetes operator. Imports neither torch nor the builder."""
