@@ -45,6 +45,7 @@ class Executor(StrEnum):
     TENSORRT = "TensorRT"  # `model.plan`, by Triton's TensorRT backend.
     AOT_INDUCTOR = "AOTInductor"  # `model.pt2`.
     ONNX_RUNTIME = "OnnxRuntime"  # `model.onnx`.
+    TORCH = "Torch"  # The eager module itself, in the builder only.
 
 
 class Piece(ApiModel):
