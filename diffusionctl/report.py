@@ -1,0 +1,36 @@
+"""`diffusionctl report`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from diffusionctl.errors import UsageError
+from diffusionctl.files import read_deployment
+from engine_builder.build import find_engine, job_of
+from engine_builder.report import render_frontier
+from engine_builder.store import Store
+
+
+def write_report(files: Sequence[Path], store_folder: Path, out: Path | None) -> None:
+    """Copy one build's `report.html`, or write one page that compares several builds.
+
+    Raises:
+        UsageError: a file's engine is not in the store yet.
+    """
+    store = Store(store_folder)
+    engines = []
+    for file in files:
+        engine = find_engine(job_of(read_deployment(file)), store, base_folder=file.parent)
+        if engine is None:
+            raise UsageError(f"{file} is not built yet in {store_folder}; run `diffusionctl build {file}` first")
+        engines.append(engine)
+    target = out or Path("report.html")
+    if len(engines) == 1:
+        shutil.copyfile(engines[0].path / "report.html", target)
+    else:
+        target.write_text(render_frontier([engine.report for engine in engines]), encoding="utf-8")
+    Console().print(str(target), highlight=False, soft_wrap=True)

@@ -1,0 +1,90 @@
+"""Runs a stage once: its result is an artifact named by the digest of what decides it, and comes with what it cost."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffusion_api.build_report import StageTiming
+from engine_builder.progress import BuildProgress
+from engine_builder.store import Store, digest_of
+
+COST_FILE = "stage.json"
+# Raise when a stage's code writes something else for the same inputs, so that no old artifact is taken for a new one.
+STAGE_VERSIONS = {"fetch": 1, "reference": 1, "candidate": 1, "step-cache": 1, "export": 1, "compile": 1, "verify": 1, "engine": 1}
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """A finished stage."""
+
+    path: Path
+    """Its artifact; do not write to it."""
+    digest: str
+    """What decides it, for the stages that build on it."""
+    reused: bool
+
+
+class StageRunner:
+    """Runs stages against a store and keeps their timings in order."""
+
+    def __init__(self, store: Store, progress: BuildProgress) -> None:
+        self.store = store
+        self.progress = progress
+        self.timings: list[StageTiming] = []
+
+    def run(
+        self, stage: str, inputs: tuple[object, ...], work: Callable[[Path], None], *, label: str = "", resume: bool = False
+    ) -> StageResult:
+        """Return a stage's result, doing `work(partial_folder)` only where the store lacks it.
+
+        Args:
+            stage: Stage name, a key of `STAGE_VERSIONS`.
+            inputs: JSON values or contracts that decide the result, digests of earlier stages included.
+            work: Writes the result into an empty folder.
+            label: What is worked on, for people.
+            resume: Keep what a killed run left in the folder.
+        """
+        digest = digest_of(stage, STAGE_VERSIONS[stage], *inputs)
+        self.progress.stage_started(stage, label)
+        begin = time.perf_counter()
+        built = self.store.obtain(stage, digest, lambda folder: _measured(work, folder), resume=resume, on_wait=self._wait)
+        timing = _read_cost(stage, built.path, reused=built.reused)
+        self.timings.append(timing.model_copy(update={"name": f"{stage} {label}".strip()}))
+        self.progress.stage_finished(stage, time.perf_counter() - begin, reused=built.reused)
+        return StageResult(built.path, digest, built.reused)
+
+    def _wait(self, holder: str) -> None:
+        self.progress.message(f"another builder ({holder}) is at this stage; waiting for its result")
+
+
+def _measured(work: Callable[[Path], None], folder: Path) -> None:
+    begin = time.perf_counter()
+    _reset_peak_memory()
+    work(folder)
+    cost = {"seconds": round(time.perf_counter() - begin, 3), "peakMemoryMib": round(peak_memory_mib(), 1)}
+    (folder / COST_FILE).write_text(json.dumps(cost) + "\n")
+
+
+def _read_cost(stage: str, folder: Path, *, reused: bool) -> StageTiming:
+    cost = json.loads((folder / COST_FILE).read_text())
+    return StageTiming(name=stage, seconds=cost["seconds"], peak_memory_mib=cost["peakMemoryMib"], reused=reused)
+
+
+def _reset_peak_memory() -> None:
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # 5 resets VmHWM. Source: proc(5).
+    except OSError:
+        return  # Not allowed here: the peak is then the process's so far.
+
+
+def peak_memory_mib() -> float:
+    """Return the peak resident memory of this process since the last stage began, in MiB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
