@@ -11,7 +11,7 @@ from rich.table import Table
 from diffusion_api.build_job import Verification
 from diffusion_api.build_report import BuildReport
 from diffusionctl.files import read_deployment
-from engine_builder.build import BuiltEngine, build_engine, job_of
+from engine_builder.build import BuildSettings, BuiltEngine, build_engine, job_of
 from engine_builder.progress import RichProgress
 from engine_builder.store import Store
 
@@ -22,7 +22,7 @@ def build_file(file: Path, store_folder: Path, *, simulate: bool, as_json: bool)
     job = job_of(deployment, verification=Verification.SIMULATED if simulate else Verification.ENGINE)
     console = Console(stderr=True, highlight=False)
     with RichProgress(console).live() as progress:
-        engine = build_engine(job, Store(store_folder), base_folder=file.parent, progress=progress)
+        engine = build_engine(job, Store(store_folder), BuildSettings(base_folder=file.parent), progress=progress)
     if as_json:
         print(json.dumps({"path": str(engine.path), "reused": engine.reused, "report": engine.report.to_wire()}))
     else:

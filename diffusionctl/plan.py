@@ -9,25 +9,25 @@ from rich.console import Console
 from rich.table import Table
 
 from diffusionctl.files import read_deployment
-from engine_builder.build import EnginePlan, job_of, plan_engine
+from engine_builder.build import BuildSettings, EnginePlan, job_of, plan_engine
 from engine_builder.store import Store
 
 
 def show_plan(file: Path, store_folder: Path, *, as_json: bool) -> None:
     """Print the engine key, what decides it, and which stages are done already."""
-    plan = plan_engine(job_of(read_deployment(file)), Store(store_folder), base_folder=file.parent)
+    plan = plan_engine(job_of(read_deployment(file)), Store(store_folder), BuildSettings(base_folder=file.parent))
     if as_json:
         print(json.dumps(plan.to_json(), indent=2))
         return
     console = Console(highlight=False)
-    console.print(f"engine key  {plan.engine_key}\nfamily      {plan.family}\nrevision    {plan.revision}\ncompiler    {plan.compiler}")
+    console.print(f"engine key  {plan.engine_key}\nrevision    {plan.revision}\ncompiler    {plan.compiler}")
     console.print(f"published   {plan.published or 'no: it would be built'}")
     console.print(_recipes(plan))
 
 
 def _recipes(plan: EnginePlan) -> Table:
-    table = Table("recipe", "expected speed", "simulated", "scored", title="Recipes, in the order they are tried", title_justify="left")
-    for candidate, scored in plan.candidates:
+    table = Table("recipe", "expected speed", "simulated", title="Recipes, in the order they are tried", title_justify="left")
+    for candidate in plan.candidates:
         label = candidate.recipe.label.rsplit(", ", 1)[0]
-        table.add_row(label, f"{candidate.expected_speedup:.2f}×", "yes" if candidate.simulated else "no", "reused" if scored else "to do")
+        table.add_row(label, f"{candidate.expected_speedup:.2f}×", "yes" if candidate.simulated else "no")
     return table

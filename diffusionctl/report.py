@@ -10,7 +10,7 @@ from rich.console import Console
 
 from diffusionctl.errors import UsageError
 from diffusionctl.files import read_deployment
-from engine_builder.build import find_engine, job_of
+from engine_builder.build import BuildSettings, find_engine, job_of
 from engine_builder.report import render_frontier
 from engine_builder.store import Store
 
@@ -24,7 +24,7 @@ def write_report(files: Sequence[Path], store_folder: Path, out: Path | None) ->
     store = Store(store_folder)
     engines = []
     for file in files:
-        engine = find_engine(job_of(read_deployment(file)), store, base_folder=file.parent)
+        engine = find_engine(job_of(read_deployment(file)), store, BuildSettings(base_folder=file.parent))
         if engine is None:
             raise UsageError(f"{file} is not built yet in {store_folder}; run `diffusionctl build {file}` first")
         engines.append(engine)

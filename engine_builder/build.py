@@ -1,0 +1,146 @@
+"""Builds an engine, or finds it: the key is computed and looked up before anything heavy is imported or downloaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from diffusion_api.build_job import BuildJob, Verification, build_job_for
+from diffusion_api.build_report import BuildReport
+from diffusion_api.deployment import DiffusionDeployment
+from diffusion_api.engine_key import engine_key
+from engine_builder.compilers import compiler_for
+from engine_builder.fetch import resolve_revision
+from engine_builder.planning import Candidate, candidates
+from engine_builder.progress import BuildProgress, SilentProgress
+from engine_builder.stage_runner import STAGE_VERSIONS
+from engine_builder.store import Store, digest_of
+
+ENGINE_STAGE = "engine"
+REPORT_FILE = "build.json"
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """A published engine."""
+
+    path: Path
+    """Folder with `model_repository/`, `build.json` and `report.html`; do not write to it."""
+    report: BuildReport
+    reused: bool
+
+
+@dataclass(frozen=True)
+class EnginePlan:
+    """What a build would do."""
+
+    job: BuildJob
+    engine_key: str
+    revision: str
+    """Commit or digest of the checkpoint."""
+    student_revision: str | None
+    compiler: str
+    """Name and full version."""
+    published: Path | None
+    """The engine, where it is in the store already."""
+    candidates: tuple[Candidate, ...]
+    """The recipes, in the order they are tried."""
+
+    def to_json(self) -> dict[str, object]:
+        """Return what `diffusionctl plan --json` prints."""
+        return {
+            "engineKey": self.engine_key,
+            "revision": self.revision,
+            "compiler": self.compiler,
+            "published": str(self.published) if self.published else None,
+            "recipes": [
+                {
+                    "recipe": candidate.recipe.to_wire(),
+                    "label": candidate.recipe.label,
+                    "expectedSpeedup": candidate.expected_speedup,
+                    "simulated": candidate.simulated,
+                }
+                for candidate in self.candidates
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """What a build needs besides the job; none of it decides the engine."""
+
+    base_folder: Path = field(default_factory=Path.cwd)
+    """What relative `file://` paths start from."""
+    credentials: Mapping[str, str] = field(default_factory=dict)
+    """Keys and values of the secret that the job names, for example `token`."""
+
+
+def job_of(deployment: DiffusionDeployment, *, verification: Verification = Verification.ENGINE) -> BuildJob:
+    """Return the build job of a deployment."""
+    return build_job_for(deployment.spec, verification=verification)
+
+
+def plan_engine(job: BuildJob, store: Store, settings: BuildSettings | None = None) -> EnginePlan:
+    """Say what a build would do; reads the checkpoint's revision, downloads nothing.
+
+    Raises:
+        InvalidJobError: the checkpoint or its revision does not exist, or needs credentials.
+        UnsupportedTargetError: the accelerator cannot run what the job asks for, or its compiler is not installed.
+    """
+    settings = settings or BuildSettings()
+    recipes = candidates(job)
+    compiler = compiler_for(job.accelerator)
+    revision = resolve_revision(job.model, base_folder=settings.base_folder, credentials=settings.credentials)
+    student = None
+    if job.model.student is not None:
+        source = job.model.model_copy(update={"uri": job.model.student.uri, "revision": None, "student": None})
+        student = resolve_revision(source, base_folder=settings.base_folder, credentials=settings.credentials)
+    key = engine_key(
+        job,
+        resolved_revision=revision,
+        student_digest=student,
+        compiler_version=f"{compiler.name} {compiler.version()}",
+        builder_version=builder_version(),
+    )
+    return EnginePlan(job, key, revision, student, f"{compiler.name} {compiler.version()}", store.find(ENGINE_STAGE, key), recipes)
+
+
+def builder_version() -> str:
+    """Return what of this package decides an engine's bits: its version, its stages' versions, torch and ModelOpt."""
+    packages = {name: version(name) for name in ("torch", "nvidia-modelopt", "diffusers", "onnxscript")}
+    return f"{version('diffusion-operator')}+{digest_of(STAGE_VERSIONS, packages)[:12]}"
+
+
+def find_engine(job: BuildJob, store: Store, settings: BuildSettings | None = None) -> BuiltEngine | None:
+    """Return the engine of a job where it is in the store."""
+    published = plan_engine(job, store, settings).published
+    return read_engine(published, reused=True) if published else None
+
+
+def read_engine(path: Path, *, reused: bool) -> BuiltEngine:
+    """Read a published engine's report."""
+    return BuiltEngine(path, BuildReport.model_validate(json.loads((path / REPORT_FILE).read_text())), reused)
+
+
+def build_engine(
+    job: BuildJob, store: Store, settings: BuildSettings | None = None, *, progress: BuildProgress | None = None
+) -> BuiltEngine:
+    """Build a job's engine, or reuse it; a killed build goes on where it stopped, and of two builders of one key one waits.
+
+    Raises:
+        BuildError: see `engine_builder.errors`; nothing is published.
+    """
+    settings, progress = settings or BuildSettings(), progress or SilentProgress()
+    plan = plan_engine(job, store, settings)
+    if plan.published is None:
+        with store.lock(plan.engine_key, lambda holder: progress.message(f"{holder} builds this engine already; waiting for it")):
+            published = store.find(ENGINE_STAGE, plan.engine_key)
+            if published is None:
+                from engine_builder.workflow import run_workflow  # noqa: PLC0415  # torch is imported only where something is built
+
+                return read_engine(run_workflow(plan, store, settings, progress), reused=False)
+    progress.message(f"engine {plan.engine_key[:16]} is in the store")
+    return read_engine(store.path(ENGINE_STAGE, plan.engine_key), reused=True)
