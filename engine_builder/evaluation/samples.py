@@ -1,0 +1,50 @@
+"""Which prompts and seeds calibrate, and which ones judge: two sets that share no seed, and no prompt while there are enough."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from diffusion_api.optimization import Calibration
+from engine_builder.errors import InvalidJobError
+
+MAX_EVALUATION_SAMPLES = 32
+SEEDS = 2**32
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture to draw."""
+
+    prompt: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class SampleSplit:
+    """Scales and the step cache are fitted on one set; the quality gate measures on the other, which nothing was fitted to."""
+
+    calibration: tuple[Sample, ...]
+    """`calibration.samples` of them."""
+    evaluation: tuple[Sample, ...]
+    """As many, at most 32."""
+
+
+def split_samples(prompts: Sequence[str], calibration: Calibration) -> SampleSplit:
+    """Draw both sets: the prompts in an order shuffled by the seed, cycled, each time with the next seed.
+
+    Args:
+        prompts: The job's prompts, or the family's built-in ones.
+        calibration: Number of samples and first seed.
+
+    Raises:
+        InvalidJobError: There are no prompts.
+    """
+    if not prompts:
+        raise InvalidJobError("calibration.prompts: there are none, and the model's family brings none; give at least one")
+    # Lists of prompts are often sorted by subject; a part of a sorted list would calibrate on some subjects and judge on others.
+    shuffled = random.Random(calibration.seed).sample(list(prompts), len(prompts))
+    total = calibration.samples + min(calibration.samples, MAX_EVALUATION_SAMPLES)
+    samples = [Sample(shuffled[index % len(shuffled)], (calibration.seed + index) % SEEDS) for index in range(total)]
+    return SampleSplit(tuple(samples[: calibration.samples]), tuple(samples[calibration.samples :]))

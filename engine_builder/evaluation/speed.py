@@ -1,0 +1,46 @@
+"""Wall-clock latency of a generation, and two of them compared in one run on one machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from diffusion_api.build_report import Comparison, Latency
+
+Generate = Callable[[int], object]
+"""Draws once; the argument is the seed, so that no repeat is answered from a cache."""
+Clock = Callable[[], float]
+"""Seconds; only differences count."""
+
+
+def measure_latency(generate: Generate, repeats: int, *, warm_up: int = 1, clock: Clock = time.perf_counter) -> Latency:
+    """Time `repeats` generations after `warm_up` unmeasured ones."""
+    (latency,) = _interleaved((generate,), repeats, warm_up, clock)
+    return latency
+
+
+def compare_latency(
+    unoptimized: Generate, optimized: Generate, repeats: int, *, warm_up: int = 1, clock: Clock = time.perf_counter
+) -> Comparison:
+    """Time both in turns (A B A B …), so that a machine that slows down meanwhile slows both."""
+    first, second = _interleaved((unoptimized, optimized), repeats, warm_up, clock)
+    return Comparison(unoptimized=first, optimized=second)
+
+
+def _interleaved(variants: tuple[Generate, ...], repeats: int, warm_up: int, clock: Clock) -> list[Latency]:
+    if repeats < 1:
+        raise ValueError(f"repeats is {repeats}; measure at least once")
+    seconds: list[list[float]] = [[] for _ in variants]
+    for turn in range(warm_up + repeats):
+        for variant, measured in zip(variants, seconds, strict=True):
+            begin = clock()
+            variant(turn)
+            measured.append(clock() - begin)
+    return [_summary(measured[warm_up:]) for measured in seconds]
+
+
+def _summary(seconds: list[float]) -> Latency:
+    median, p95 = np.percentile(np.array(seconds) * 1000, (50, 95))
+    return Latency(median_ms=float(median), p95_ms=float(p95), repeats=len(seconds))

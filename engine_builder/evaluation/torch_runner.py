@@ -1,0 +1,43 @@
+"""Runs a graph in torch for the generation loop: the reference, calibration, and quality where the engine is only simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from engine_builder.families.base import GraphModule
+from engine_runtime.arrays import to_numpy
+from engine_runtime.pieces import Array
+
+
+class TorchRunner:
+    """A `PieceRunner` over a `GraphModule`: numpy arrays or torch tensors in, numpy arrays out."""
+
+    def __init__(self, graph: GraphModule) -> None:
+        self._graph = graph
+        weights = next((p for p in graph.module.parameters() if p.is_floating_point()), torch.empty(0))
+        self._dtype = weights.dtype
+        self._device = weights.device
+
+    def __call__(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Run it; further inputs than the graph takes are left aside. Floating-point outputs are FP32."""
+        with torch.inference_mode():
+            outputs = self._graph.module(*(self._tensor(inputs[spec.name]) for spec in self._graph.inputs))
+        values = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
+        return {spec.name: _array(value) for spec, value in zip(self._graph.outputs, values, strict=True)}
+
+    def _tensor(self, array: Array) -> torch.Tensor:
+        tensor = torch.as_tensor(np.ascontiguousarray(to_numpy(array))).to(self._device)
+        return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+
+
+def torch_runners(graphs: tuple[GraphModule, ...]) -> dict[str, TorchRunner]:
+    """Return the runners by piece name, as `Engine` takes them."""
+    return {graph.name: TorchRunner(graph) for graph in graphs}
+
+
+def _array(value: torch.Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+    tensor = value.detach().cpu()
+    return np.asarray((tensor.float() if tensor.is_floating_point() else tensor).numpy())

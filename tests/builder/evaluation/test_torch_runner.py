@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from diffusion_api.engine_manifest import Dtype, TensorSpec
+from engine_builder.evaluation.torch_runner import TorchRunner, torch_runners
+from engine_builder.families.base import GraphModule
+
+
+class Mix(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = self.linear(x) + ids.sum(dim=1, keepdim=True)
+        return y, y.clamp(0, 255).to(torch.uint8)
+
+
+def graph(dtype: torch.dtype) -> GraphModule:
+    torch.manual_seed(0)
+    inputs = (TensorSpec(name="x", dtype=Dtype.FP32, dims=(4,)), TensorSpec(name="ids", dtype=Dtype.INT64, dims=("tokens",)))
+    outputs = (TensorSpec(name="y", dtype=Dtype.FP32, dims=(2,)), TensorSpec(name="image", dtype=Dtype.UINT8, dims=(2,)))
+    return GraphModule("mix", "transformer", Mix().to(dtype), inputs, outputs)
+
+
+def test_floats_take_the_type_of_the_module_and_come_back_as_fp32() -> None:
+    inputs = {"x": np.ones((3, 4), np.float32), "ids": np.arange(6).reshape(3, 2), "unused": np.zeros(3)}
+    full, half = (TorchRunner(graph(dtype))(inputs) for dtype in (torch.float32, torch.bfloat16))
+    assert half["y"].dtype == np.float32
+    assert half["image"].dtype == np.uint8
+    np.testing.assert_allclose(half["y"], full["y"], rtol=0.02, atol=0.02)
+
+
+def test_runners_are_named_after_their_pieces() -> None:
+    assert list(torch_runners((graph(torch.float32),))) == ["mix"]
