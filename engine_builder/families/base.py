@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any, Protocol
 
 from diffusion_api.engine_manifest import EngineManifest, TensorSpec
 from diffusion_api.model_spec import Sampling, Shape
+
+if TYPE_CHECKING:  # A plan is made without torch; only `load`, `graphs` and `constants` need it.
+    import torch
+    from torch import nn
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,67 @@
+"""Hidden states of a decoder-only language model, as FLUX.2 takes them, without transformers' masking and caching machinery.
+
+It builds the causal and padding mask itself and calls the decoder layers' own submodules, which `torch.export` traces with any batch.
+Padding tokens are conditions too (the transformer sees all of them), so rows that attend to nothing are as in PyTorch: zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class TextEncoder(nn.Module):
+    """Prompt tokens to conditions: the hidden states after some layers, side by side.
+
+    Source: diffusers 0.42 `Flux2KleinPipeline._get_qwen3_prompt_embeds`, `Flux2Pipeline._get_mistral_3_small_prompt_embeds`.
+    """
+
+    def __init__(self, language_model: Any, layers: Sequence[int]) -> None:
+        """Args: a transformers `Qwen3Model` or `MistralModel`; the numbers of layers after which a state is taken, ascending."""
+        super().__init__()
+        self.embed_tokens = language_model.embed_tokens
+        self.rotary_emb = language_model.rotary_emb
+        self.layers: Any = nn.ModuleList(language_model.layers[: max(layers)])
+        # transformers gives the last layer's state after the final norm.
+        self.norm = language_model.norm if max(layers) == len(language_model.layers) else None
+        self.taken = tuple(layers)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Args: input_ids INT64 [B, T], attention_mask INT64 [B, T]. Returns: prompt_embeds FP32 [B, T, layers × D]."""
+        x = self.embed_tokens(input_ids)
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device).unsqueeze(0)
+        cos, sin = self.rotary_emb(x, position_ids=positions)
+        allowed = (positions[:, None, :] <= positions[:, :, None]) & (attention_mask[:, None, :] != 0)
+        mask = torch.zeros_like(allowed, dtype=x.dtype).masked_fill(~allowed, torch.finfo(x.dtype).min / 2)
+        attends = allowed.any(dim=-1, keepdim=True).to(x.dtype)
+        states = []
+        for number, layer in enumerate(self.layers, start=1):
+            attention = _attention(layer.self_attn, layer.input_layernorm(x), (cos, sin), mask[:, None])
+            x = x + layer.self_attn.o_proj(attention * attends)
+            x = x + layer.mlp(layer.post_attention_layernorm(x))
+            if number in self.taken:
+                states.append(x if self.norm is None or number < len(self.layers) else self.norm(x))
+        return torch.cat(states, dim=-1).float()
+
+
+def _attention(attn: Any, x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
+    shape = (-1, attn.head_dim)
+    query, key, value = (projection(x).unflatten(-1, shape) for projection in (attn.q_proj, attn.k_proj, attn.v_proj))
+    if hasattr(attn, "q_norm"):  # Qwen3 has it, Mistral not.
+        query, key = attn.q_norm(query), attn.k_norm(key)
+    query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))
+    query, key = _rotate(query, *rotary), _rotate(key, *rotary)
+    groups = attn.num_key_value_groups
+    if groups > 1:
+        key, value = (tensor.unsqueeze(2).expand(-1, -1, groups, -1, -1).flatten(1, 2) for tensor in (key, value))
+    output = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=attn.scaling)
+    return output.transpose(1, 2).flatten(2)
+
+
+def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return x * cos[:, None] + torch.cat([-second, first], dim=-1) * sin[:, None]
