@@ -1,0 +1,1 @@
+"""Deployments to try, and the small model they use."""
