@@ -1,0 +1,113 @@
+"""A client of the `pipeline` model over gRPC: yields previews, then the result."""
+
+from __future__ import annotations
+
+import json
+import queue
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc as triton
+
+from engine_runtime.errors import GenerationError
+from engine_runtime.triton.config import PIPELINE, PIPELINE_INPUTS
+
+_NUMPY_TYPES = {"TYPE_STRING": np.object_, "TYPE_INT64": np.int64, "TYPE_INT32": np.int32, "TYPE_FP32": np.float32, "TYPE_BOOL": np.bool_}
+
+
+class ServerError(GenerationError):
+    """The server refused or failed; the message is its own."""
+
+
+@dataclass(frozen=True)
+class GeneratedImage:
+    """A preview or the result."""
+
+    data: bytes
+    """The picture in `content_type`."""
+    content_type: str
+    """For example `image/png`."""
+    metadata: dict[str, Any]
+    """`type` is `preview` or `result`; seed, size, steps computed and skipped, milliseconds by stage."""
+
+    @property
+    def is_preview(self) -> bool:
+        """True before the result."""
+        return bool(self.metadata["type"] == "preview")
+
+
+def generate(
+    url: str,
+    prompt: str,
+    *,
+    seed: int | None = None,
+    size: str | None = None,
+    guidance_scale: float | None = None,
+    output_format: str = "png",
+    preview_every: int = 0,
+    timeout_seconds: float = 600.0,
+) -> Iterator[GeneratedImage]:
+    """Generate one picture; closing the iterator cancels the request.
+
+    Args:
+        url: Host and gRPC port, for example `localhost:8001`.
+        prompt: Text.
+        seed: Seed of the noise; None is a random one, which the result names.
+        size: Output size, for example `1024x1024`; None is the engine's default.
+        guidance_scale: None is the engine's default.
+        output_format: `png`, `webp`, `jpeg` or `raw`.
+        preview_every: A preview after every so many steps; 0 is none.
+        timeout_seconds: Longest wait for the next preview or the result.
+
+    Yields:
+        Previews, where they are wanted, and last the result.
+
+    Raises:
+        ServerError: The request is wrong, the queue is full, or the generation failed.
+    """
+    values = {
+        "prompt": prompt.encode(),
+        "seed": seed,
+        "size": None if size is None else size.encode(),
+        "guidance_scale": guidance_scale,
+        "output_format": output_format.encode(),
+        "preview_every": preview_every or None,
+    }
+    answers: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
+    with triton.InferenceServerClient(url) as client:
+        client.start_stream(lambda result, error: answers.put((result, error)))
+        try:
+            client.async_stream_infer(PIPELINE, _inputs(values))
+            yield from _answers(answers, timeout_seconds)
+        finally:
+            client.stop_stream(cancel_requests=True)
+
+
+def _inputs(values: dict[str, Any]) -> list[Any]:
+    inputs = []
+    for field in PIPELINE_INPUTS:
+        value = values.get(field.name)
+        if value is None:
+            continue
+        data_type = "BYTES" if field.data_type == "TYPE_STRING" else field.data_type.removeprefix("TYPE_")
+        tensor = triton.InferInput(field.name, [1], data_type)
+        tensor.set_data_from_numpy(np.array([value], dtype=_NUMPY_TYPES[field.data_type]))
+        inputs.append(tensor)
+    return inputs
+
+
+def _answers(answers: queue.SimpleQueue[tuple[Any, Exception | None]], timeout_seconds: float) -> Iterator[GeneratedImage]:
+    while True:
+        try:
+            result, error = answers.get(timeout=timeout_seconds)
+        except queue.Empty:
+            raise ServerError(f"no answer within {timeout_seconds:g} s") from None
+        if error is not None:
+            raise ServerError(error.message() if hasattr(error, "message") else str(error))
+        image, content_type, metadata = (result.as_numpy(name)[0] for name in ("image", "content_type", "metadata"))
+        answer = GeneratedImage(bytes(image), content_type.decode(), json.loads(metadata))
+        yield answer
+        if not answer.is_preview:
+            return
