@@ -44,9 +44,9 @@ class TensorRtRunner:
             self._engine = library.module.Runtime(library.logger).deserialize_cuda_engine(file.read_bytes())
         if self._engine is None:
             raise EngineFilesError(
-                f"piece {piece.name}: {library.module.__name__} {library.module.__version__} on {self._torch.cuda.get_device_name(0)} cannot "
-                f"load {file} ({'; '.join(messages.errors[-2:]) or 'no reason given'}), which {piece.options.get('version')} built for "
-                f"compute capability {piece.options.get('computeCapability')}: build it for this GPU and version"
+                f"piece {piece.name}: {file} was built by {piece.options.get('version')} for compute capability "
+                f"{piece.options.get('computeCapability')}, and {library.module.__version__} on {self._torch.cuda.get_device_name(0)} "
+                f"cannot load it ({'; '.join(messages.errors[-2:]) or 'no reason given'}): build it for this GPU and version"
             )
         self._context = self._engine.create_execution_context()
         self._stream = self._torch.cuda.Stream()
