@@ -97,7 +97,9 @@ class CacheCalibration(ApiModel):
     pairs: tuple[tuple[float, float], ...] = ()
     """A sample of the fitted pairs (indicator change, residual change), for the plot."""
     sweep: tuple[tuple[float, float, float], ...] = ()
-    """Per threshold or mask: (threshold, share of steps skipped, PSNR in dB)."""
+    """Per threshold: (threshold, share of steps skipped, PSNR in dB)."""
+    masks: tuple[tuple[str, float, float], ...] = ()
+    """Per mask: (1 for each computed step and 0 for each skipped one, share of steps skipped, PSNR in dB)."""
     decision: str = ""
     """What was decided, and why."""
 

@@ -7,9 +7,19 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from diffusion_api.engine_manifest import Dtype
 from engine_builder.families.base import GraphModule
 from engine_runtime.arrays import to_numpy
 from engine_runtime.pieces import Array
+
+TORCH_DTYPES = {
+    Dtype.FP32: torch.float32,
+    Dtype.FP16: torch.float16,
+    Dtype.BF16: torch.bfloat16,
+    Dtype.INT64: torch.int64,
+    Dtype.INT32: torch.int32,
+    Dtype.UINT8: torch.uint8,
+}
 
 
 class TorchRunner:
@@ -17,20 +27,17 @@ class TorchRunner:
 
     def __init__(self, graph: GraphModule) -> None:
         self._graph = graph
-        weights = next((p for p in graph.module.parameters() if p.is_floating_point()), torch.empty(0))
-        self._dtype = weights.dtype
-        self._device = weights.device
+        self._device = next(graph.module.parameters(), torch.empty(0)).device
 
     def __call__(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Run it; further inputs than the graph takes are left aside. Floating-point outputs are FP32."""
+        """Run it on inputs in the types its borders name; others than it takes are left aside. Floating-point outputs are FP32."""
         with torch.inference_mode():
-            outputs = self._graph.module(*(self._tensor(inputs[spec.name]) for spec in self._graph.inputs))
+            outputs = self._graph.module(*(self._tensor(inputs[spec.name], spec.dtype) for spec in self._graph.inputs))
         values = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
         return {spec.name: _array(value) for spec, value in zip(self._graph.outputs, values, strict=True)}
 
-    def _tensor(self, array: Array) -> torch.Tensor:
-        tensor = torch.as_tensor(np.ascontiguousarray(to_numpy(array))).to(self._device)
-        return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+    def _tensor(self, array: Array, dtype: Dtype) -> torch.Tensor:
+        return torch.as_tensor(np.ascontiguousarray(to_numpy(array))).to(self._device, TORCH_DTYPES[dtype])
 
 
 def torch_runners(graphs: tuple[GraphModule, ...]) -> dict[str, TorchRunner]:

@@ -14,7 +14,7 @@ class Mix(torch.nn.Module):
         self.linear = torch.nn.Linear(4, 2)
 
     def forward(self, x: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        y = self.linear(x) + ids.sum(dim=1, keepdim=True)
+        y = self.linear(x.to(self.linear.weight.dtype)) + ids.sum(dim=1, keepdim=True)
         return y, y.clamp(0, 255).to(torch.uint8)
 
 
@@ -25,8 +25,8 @@ def graph(dtype: torch.dtype) -> GraphModule:
     return GraphModule("mix", "transformer", Mix().to(dtype), inputs, outputs)
 
 
-def test_floats_take_the_type_of_the_module_and_come_back_as_fp32() -> None:
-    inputs = {"x": np.ones((3, 4), np.float32), "ids": np.arange(6).reshape(3, 2), "unused": np.zeros(3)}
+def test_borders_keep_their_types_whatever_the_type_of_the_layers() -> None:
+    inputs = {"x": torch.ones(3, 4).double(), "ids": np.arange(6, dtype=np.int32).reshape(3, 2), "unused": np.zeros(3)}
     full, half = (TorchRunner(graph(dtype))(inputs) for dtype in (torch.float32, torch.bfloat16))
     assert half["y"].dtype == np.float32
     assert half["image"].dtype == np.uint8

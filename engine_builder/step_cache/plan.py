@@ -1,0 +1,232 @@
+"""Decides the step cache of a recipe: which policy, how far, or off with the reason in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffusion_api.build_report import CacheCalibration
+from diffusion_api.deployment import MeasuredQuality
+from diffusion_api.optimization import QualityBudget, StepCache, StepCachePolicy
+from diffusion_api.recipe import FixedMaskStepCache, MonotoneTable, NoStepCache, StepCachePlan, TeaCacheStepCache
+from engine_builder.errors import InvalidJobError, QualityBudgetError
+from engine_builder.evaluation.budget import limits, quality_summary
+from engine_builder.evaluation.metrics import PerceptualModels, measure
+from engine_builder.evaluation.reference import Generator, Reference, draw
+from engine_builder.evaluation.samples import Sample
+from engine_builder.step_cache import search
+from engine_builder.step_cache.masks import FEW_STEPS, step_costs
+from engine_builder.step_cache.search import Attempt, Trial, TriedPlan
+from engine_builder.step_cache.table import PoorFitError, fit_monotone_table
+from engine_builder.step_cache.trajectories import Trajectories, record_trajectories
+
+MIN_GAIN = 0.10
+"""Share of a generation's time that a cache must save to be worth its loss of quality and the transformer's three pieces."""
+REPORTED_PAIRS = 600
+
+Decision = tuple[StepCachePlan, CacheCalibration]
+
+
+class StepCachePlanner:
+    """Plans the step cache of one model; trajectories are recorded only where a policy needs them."""
+
+    def __init__(
+        self,
+        *,
+        sigmas: Sequence[float],
+        budget: QualityBudget,
+        body_share: float,
+        record: Callable[[], Trajectories],
+        attempt: Attempt,
+    ) -> None:
+        """Take what the decision depends on.
+
+        Args:
+            sigmas: The schedule, with the final 0.
+            budget: What the pictures must hold against the unoptimized model's.
+            body_share: Share of a generation's time that the transformer's body takes, in [0, 1].
+            record: Draws the calibration samples without cache and returns what was gathered.
+            attempt: Draws the evaluation samples with a plan and measures them.
+        """
+        self._sigmas = tuple(sigmas)
+        self._steps = len(self._sigmas) - 1
+        self._budget = budget
+        self._tightened = search.with_margin(budget)
+        self._body_share = body_share
+        self._record = record
+        self._attempt = attempt
+
+    def plan(self, choice: StepCache) -> Decision:
+        """Decide.
+
+        Raises:
+            InvalidJobError: The job's mask does not fit the schedule, or there is no budget to choose a threshold or mask by.
+            QualityBudgetError: A policy was named, and nothing of it holds the budget or its fit is too poor; `Auto` stays off instead.
+        """
+        if choice.mask is not None:
+            return self._given_mask(choice.mask)
+        if choice.threshold is not None:
+            return self._given_threshold(choice.threshold)
+        match choice.policy:
+            case StepCachePolicy.NONE:
+                return _off("the job turns it off")
+            case StepCachePolicy.FIXED_MASK:
+                return self._required(self._best_mask(self._record()))
+            case StepCachePolicy.TEA_CACHE:
+                return self._required(self._best_threshold(self._record()))
+            case StepCachePolicy.AUTO:
+                return self._automatic()
+
+    def _automatic(self) -> Decision:
+        if not self._has_limits():
+            return _off("the quality budget sets no limit to choose by")
+        if self._steps < 2:
+            return _off("a schedule of one step has nothing to leave out")
+        if self._body_share * (1 - 1 / self._steps) < MIN_GAIN:
+            return _off(f"the transformer blocks take only {self._body_share:.0%} of a generation's time")
+        trajectories = self._record()
+        masked = self._best_mask(trajectories)
+        if self._steps <= FEW_STEPS:
+            return self._if_worth_it(masked)
+        try:
+            timed = self._best_threshold(trajectories)
+        except QualityBudgetError as refusal:
+            plan, calibration = self._if_worth_it(masked)
+            return plan, calibration.model_copy(update={"decision": f"{calibration.decision}; no TeaCache: {refusal}"})
+        return self._if_worth_it(_better(masked, timed))
+
+    def _given_mask(self, mask: tuple[bool, ...]) -> Decision:
+        if len(mask) != self._steps:
+            raise InvalidJobError(f"stepCache.mask has {len(mask)} entries but the schedule {self._steps} steps; give one for each")
+        tried = TriedPlan(FixedMaskStepCache(mask=mask), self._attempt(FixedMaskStepCache(mask=mask)))
+        return tried.plan, _calibration([tried], decision=f"the job names the mask: {self._words(tried)}")
+
+    def _given_threshold(self, threshold: float) -> Decision:
+        trajectories = self._record()
+        table = self._fitted(trajectories)
+        tried = search.try_threshold(table, threshold, self._attempt)
+        return tried.plan, _calibration([tried], table, trajectories, f"the job names the threshold: {self._words(tried)}")
+
+    def _best_mask(self, trajectories: Trajectories) -> tuple[TriedPlan | None, CacheCalibration]:
+        tried = search.sweep_masks(step_costs(trajectories.drift, self._sigmas), self._attempt, self._tightened)
+        return search.choose_mask(tried, self._tightened), _calibration(tried)
+
+    def _best_threshold(self, trajectories: Trajectories) -> tuple[TriedPlan | None, CacheCalibration]:
+        table = self._fitted(trajectories)
+        tried = search.sweep_thresholds(table, self._attempt, self._tightened)
+        return search.choose_threshold(tried, self._tightened), _calibration(tried, table, trajectories)
+
+    def _fitted(self, trajectories: Trajectories) -> MonotoneTable:
+        try:
+            return fit_monotone_table(trajectories.pairs)
+        except PoorFitError as error:
+            raise QualityBudgetError(f"TeaCache cannot be calibrated for this model: {error}. Use policy FixedMask or None") from error
+
+    def _required(self, found: tuple[TriedPlan | None, CacheCalibration]) -> Decision:
+        chosen, calibration = found
+        if not self._has_limits():
+            raise InvalidJobError("stepCache: with no qualityBudget there is nothing to choose by; give a budget, a threshold or a mask")
+        if chosen is None:
+            measured = [*calibration.sweep, *calibration.masks]
+            reached = ", ".join(f"{skip:.0%} left out: {psnr:.1f} dB" for _, skip, psnr in measured)
+            raise QualityBudgetError(f"no step can be left out inside the quality budget ({reached}); relax it, or use policy None")
+        return chosen.plan, calibration.model_copy(update={"decision": self._words(chosen)})
+
+    def _if_worth_it(self, found: tuple[TriedPlan | None, CacheCalibration]) -> Decision:
+        chosen, calibration = found
+        if chosen is None:
+            return _off("no step can be left out inside the quality budget", calibration)
+        saved = chosen.trial.skip_ratio * self._body_share
+        if saved < MIN_GAIN:
+            return _off(f"it saves {saved:.1%} of a generation's time, less than {MIN_GAIN:.0%}", calibration)
+        return chosen.plan, calibration.model_copy(update={"decision": self._words(chosen)})
+
+    def _words(self, tried: TriedPlan) -> str:
+        saved = tried.trial.skip_ratio * self._body_share
+        return f"{tried.plan.label}: saves {saved:.0%} of a generation's time at {quality_summary(tried.trial.quality, self._budget)}"
+
+    def _has_limits(self) -> bool:
+        return bool(limits(MeasuredQuality(), self._budget))
+
+
+def plan_step_cache(
+    choice: StepCache,
+    engine_with: Callable[[StepCachePlan], Generator],
+    *,
+    sigmas: Sequence[float],
+    calibration: Sequence[Sample],
+    reference: Reference,
+    budget: QualityBudget,
+    body_share: float,
+    models: PerceptualModels | None = None,
+    batch_size: int = 8,
+) -> Decision:
+    """Calibrate and decide the step cache of a model.
+
+    Quality is that of the whole recipe: `engine_with` yields the model as the recipe quantizes it, and `reference` is the unoptimized
+    model's, so the combination of cache and quantization stays inside one budget.
+
+    Args:
+        choice: What the job asks for.
+        engine_with: Yields the engine, its transformer in three pieces, with a step-cache plan.
+        sigmas: The schedule, with the final 0.
+        calibration: Samples that the table and the masks are fitted on.
+        reference: The unoptimized model's pictures of the evaluation samples.
+        budget: Limits.
+        body_share: Share of a generation's time that the transformer's body takes, in [0, 1].
+        models: Weights for LPIPS and CLIP, where the budget limits them.
+        batch_size: As the reference was drawn with.
+
+    Raises:
+        InvalidJobError: See `StepCachePlanner.plan`.
+        QualityBudgetError: See there; or the model draws nothing.
+    """
+
+    def attempt(plan: StepCachePlan) -> Trial:
+        drawing = draw(engine_with(plan), reference.samples, size=reference.size, batch_size=batch_size)
+        quality = measure(reference.pictures, drawing.pictures, budget, prompts=reference.prompts, models=models or PerceptualModels())
+        return Trial(quality, drawing.skip_ratio)
+
+    def record() -> Trajectories:
+        return record_trajectories(engine_with(NoStepCache()), calibration, size=reference.size, batch_size=batch_size)
+
+    return StepCachePlanner(sigmas=sigmas, budget=budget, body_share=body_share, record=record, attempt=attempt).plan(choice)
+
+
+def _better(
+    masked: tuple[TriedPlan | None, CacheCalibration], timed: tuple[TriedPlan | None, CacheCalibration]
+) -> tuple[TriedPlan | None, CacheCalibration]:
+    """Return what leaves out more steps; a mask where equal, for it needs no indicator. Both sweeps go into the report."""
+    first, second = masked[0], timed[0]
+    calibration = timed[1].model_copy(update={"masks": masked[1].masks})
+    if first is None or (second is not None and second.trial.skip_ratio > first.trial.skip_ratio):
+        return second, calibration
+    return first, calibration
+
+
+def _off(reason: str, calibration: CacheCalibration | None = None) -> Decision:
+    return NoStepCache(reason=reason), (calibration or CacheCalibration()).model_copy(update={"decision": f"off: {reason}"})
+
+
+def _calibration(
+    tried: Sequence[TriedPlan], table: MonotoneTable | None = None, trajectories: Trajectories | None = None, decision: str = ""
+) -> CacheCalibration:
+    measured = [(each.plan, each.trial.skip_ratio, each.trial.quality.psnr or 0.0) for each in tried]
+    return CacheCalibration(
+        table=table,
+        pairs=() if trajectories is None else _evenly(trajectories.pairs),
+        sweep=tuple((plan.threshold, skip, psnr) for plan, skip, psnr in measured if isinstance(plan, TeaCacheStepCache)),
+        masks=tuple((_bits(plan.mask), skip, psnr) for plan, skip, psnr in measured if isinstance(plan, FixedMaskStepCache)),
+        decision=decision,
+    )
+
+
+def _evenly(pairs: NDArray[np.float64]) -> tuple[tuple[float, float], ...]:
+    stride = -(-len(pairs) // REPORTED_PAIRS)
+    return tuple((float(x), float(y)) for x, y in pairs[:: max(stride, 1)])
+
+
+def _bits(mask: Sequence[bool]) -> str:
+    return "".join("1" if step else "0" for step in mask)
