@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from engine_builder.store.checksums import CHECKSUMS, differences, measure, write_checksums
+from engine_builder.store.checksums import CHECKSUMS, differences, measure, read_checksums, write_checksums
 from engine_builder.store.disk import full_disk_is_transient, size_of_tree, sync, sync_tree
 from engine_builder.store.locks import OnWait, file_lock, try_file_lock
 
@@ -117,7 +117,7 @@ class Store:
             on_wait: Called once if another process builds the same artifact; this one then waits. Ask `find` again after that, or
                 use `obtain`, which does.
 
-        A builder that knows its checksums already (a download) may write `checksums.json` itself.
+        A builder that knows its checksums already (a download) may write `checksums.json` itself; what is not in it is added.
 
         Raises:
             TransientError: The disk is full.
@@ -182,8 +182,8 @@ class Store:
                 raise
 
     def _publish(self, partial: Path, target: Path) -> None:
-        if not (partial / CHECKSUMS).is_file():
-            write_checksums(partial, measure(partial))
+        known = read_checksums(partial) if (partial / CHECKSUMS).is_file() else {}
+        write_checksums(partial, measure(partial, known))
         sync_tree(partial)
         if target.is_dir():
             self._remove(partial)  # Someone built it while we waited for the lock; by its digest it is the same.

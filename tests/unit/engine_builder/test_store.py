@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from engine_builder.errors import TransientError
-from engine_builder.store import Store, digest_of
+from engine_builder.store import FileSum, Store, digest_of
+from engine_builder.store.checksums import read_checksums
 
 DIGEST = digest_of("a stage", {"steps": 4})
 
@@ -183,6 +184,17 @@ def test_damage_is_named(store: Store, damage: Callable[[Path], object], problem
     damage(path)
     assert problem in store.verify(path)[0]
     assert store.find("export", DIGEST) is None
+
+
+def test_checksums_that_a_download_knows_are_kept_and_the_rest_is_added(store: Store) -> None:
+    with store.building("fetch", DIGEST) as partial:
+        (partial / "weights").write_bytes(b"abc")
+        (partial / "checksums.json").write_text('{"files": {"weights": {"size": 3, "sha256": "known"}}}')
+        (partial / "note").write_text("n")
+    sums = read_checksums(store.path("fetch", DIGEST))
+    assert sums["weights"] == FileSum(3, "known")
+    assert set(sums) == {"weights", "note"}
+    assert store.find("fetch", DIGEST) is not None
 
 
 def test_a_full_disk_while_building_is_worth_another_try(store: Store) -> None:
