@@ -6,9 +6,9 @@ import re
 from enum import StrEnum
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from diffusion_api.base import ApiModel
+from diffusion_api.base import ApiModel, CelRule, cel_rules
 from diffusion_api.optimization import QuantizationFormat
 
 CPU = "CPU"
@@ -41,8 +41,34 @@ class Compiler(StrEnum):
     OPENVINO = "OpenVINO"
 
 
+GPU_FIELDS_SENTENCE = "migProfile and computeCapability belong to a GPU; leave them out for CPU"
+OPENVINO_SENTENCE = "compiler OpenVINO needs product CPU"
+KNOWN_PRODUCTS = ", ".join([*sorted(COMPUTE_CAPABILITIES), CPU])
+SHARING_SUFFIX = "-(SHARED|MIG-[0-9a-z.]+)"
+
+
 class Accelerator(ApiModel):
     """The GPU, exactly, or `CPU`."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel_rules(
+            CelRule(f"self.product != '{CPU}' || (!has(self.migProfile) && !has(self.computeCapability))", GPU_FIELDS_SENTENCE),
+            CelRule(
+                f"self.product != '{CPU}' || !has(self.compiler) || self.compiler == 'OpenVINO'",
+                message_expression="'compiler ' + self.compiler + ' needs a GPU product; for CPU use OpenVINO or leave it out'",
+                field_path=".compiler",
+            ),
+            CelRule(
+                f"self.product == '{CPU}' || !has(self.compiler) || self.compiler != 'OpenVINO'", OPENVINO_SENTENCE, field_path=".compiler"
+            ),
+            CelRule(
+                f"self.product == '{CPU}' || has(self.computeCapability)"
+                f" || self.product.matches('^({'|'.join(sorted(COMPUTE_CAPABILITIES))})({SHARING_SUFFIX})?$')",
+                message_expression=f"'product ' + self.product + ' is not known; set computeCapability (known products: {KNOWN_PRODUCTS})'",
+                field_path=".product",
+            ),
+        )
+    )
 
     product: str = Field(min_length=1, max_length=63)
     """Value of the node label `nvidia.com/gpu.product`, for example `NVIDIA-B200`, or `CPU`."""
@@ -59,15 +85,14 @@ class Accelerator(ApiModel):
     def _check(self) -> Self:
         if self.product == CPU:
             if self.mig_profile or self.compute_capability:
-                raise ValueError("migProfile and computeCapability belong to a GPU; leave them out for CPU")
+                raise ValueError(GPU_FIELDS_SENTENCE)
             if self.compiler not in (None, Compiler.OPENVINO):
                 raise ValueError(f"compiler {self.compiler} needs a GPU product; for CPU use OpenVINO or leave it out")
             return self
         if self.compiler is Compiler.OPENVINO:
-            raise ValueError("compiler OpenVINO needs product CPU")
+            raise ValueError(OPENVINO_SENTENCE)
         if self.resolved_compute_capability is None:
-            known = ", ".join(sorted(COMPUTE_CAPABILITIES))
-            raise ValueError(f"product {self.product} is not known; set computeCapability (known products: {known}, CPU)")
+            raise ValueError(f"product {self.product} is not known; set computeCapability (known products: {KNOWN_PRODUCTS})")
         return self
 
     @property
@@ -83,7 +108,7 @@ class Accelerator(ApiModel):
     @property
     def resolved_compute_capability(self) -> str | None:
         """`10.0` for B200; None on the CPU or where unknown."""
-        base = re.sub(r"-(SHARED|MIG-[0-9a-z.]+)$", "", self.product)
+        base = re.sub(f"{SHARING_SUFFIX}$", "", self.product)
         return None if self.is_cpu else self.compute_capability or COMPUTE_CAPABILITIES.get(base)
 
 

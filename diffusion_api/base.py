@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 from pydantic.alias_generators import to_camel
 
 GROUP = "diffusionoperator.io"
 VERSION = "v1alpha1"
 API_VERSION: Literal["diffusionoperator.io/v1alpha1"] = "diffusionoperator.io/v1alpha1"
+DNS_SUBDOMAIN_PATTERN = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"
+DNS_LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+
+
+@dataclass(frozen=True)
+class CelRule:
+    """A rule that the API server checks, in the Common Expression Language; the Python validator beside it says the same sentence."""
+
+    rule: str
+    """Expression over `self` that holds for a good value."""
+    message: str = ""
+    """What to say where it does not hold."""
+    message_expression: str = ""
+    """The same as an expression, where the sentence quotes the value."""
+    field_path: str = ""
+    """The field to blame, for example `.mask`; empty: the value as a whole."""
+
+    def to_wire(self) -> dict[str, JsonValue]:
+        """One entry of `x-kubernetes-validations`."""
+        named = {
+            "fieldPath": self.field_path,
+            "message": self.message,
+            "messageExpression": self.message_expression,
+            "rule": self.rule,
+        }
+        return {key: value for key, value in named.items() if value}
+
+
+def cel_rules(*rules: CelRule) -> dict[str, JsonValue]:
+    """The rules as a `json_schema_extra` of a model or a field."""
+    return {"x-kubernetes-validations": [rule.to_wire() for rule in rules]}
 
 
 def to_wire_name(name: str) -> str:
@@ -35,3 +67,9 @@ class ApiModel(BaseModel):
     def to_wire(self) -> dict[str, object]:
         """Return the JSON form: camelCase keys, unset optional fields left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class StatusModel(ApiModel):
+    """A part of a status. Fields that a newer release wrote are passed over, so that a downgraded operator still reads the object."""
+
+    model_config = ConfigDict(extra="ignore")

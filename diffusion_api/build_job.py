@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
 
 from diffusion_api.accelerator import Accelerator
-from diffusion_api.base import API_VERSION, ApiModel
+from diffusion_api.base import API_VERSION, ApiModel, cel_rules
 from diffusion_api.deployment import DiffusionDeploymentSpec
-from diffusion_api.model_spec import ModelSource, Shape
-from diffusion_api.optimization import Optimization
+from diffusion_api.model_spec import ModelSource, Shapes
+from diffusion_api.optimization import MASK_LENGTH_RULE, Optimization, check_mask
 
 
 class Verification(StrEnum):
@@ -21,16 +21,14 @@ class Verification(StrEnum):
     SIMULATED = "Simulated"  # The quantized model in torch: for building an engine ahead on a machine that cannot run it.
 
 
-class BuildJob(ApiModel):
-    """The job file of `python -m engine_builder build JOB.yaml --store DIR`."""
+class BuildSpec(ApiModel):
+    """Everything that a user or a deployment says about an engine."""
 
-    api_version: Literal["diffusionoperator.io/v1alpha1"] = API_VERSION
-    """Version of this schema."""
-    kind: Literal["BuildJob"] = "BuildJob"
-    """Kind of this file."""
+    model_config = ConfigDict(json_schema_extra=cel_rules(MASK_LENGTH_RULE))
+
     model: ModelSource
     """The checkpoint."""
-    shapes: tuple[Shape, ...] = Field(min_length=1, max_length=16)
+    shapes: Shapes
     """Output sizes."""
     optimization: Optimization = Optimization()
     """How far the model may be changed."""
@@ -39,7 +37,21 @@ class BuildJob(ApiModel):
     max_batch_size: int = Field(default=8, ge=1, le=64)
     """Largest batch of the engine's optimization profile."""
     verification: Verification = Verification.ENGINE
-    """What the quality gate measures."""
+    """What the quality gate measures: the compiled engine, or, where it cannot run on the building machine, the model in torch."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_mask(self.model.sampling, self.optimization.step_cache)
+        return self
+
+
+class BuildJob(BuildSpec):
+    """The job file of `python -m engine_builder build JOB.yaml --store DIR`."""
+
+    api_version: Literal["diffusionoperator.io/v1alpha1"] = API_VERSION
+    """Version of this schema."""
+    kind: Literal["BuildJob"] = "BuildJob"
+    """Kind of this file."""
 
 
 def build_job_for(spec: DiffusionDeploymentSpec, *, verification: Verification = Verification.ENGINE) -> BuildJob:

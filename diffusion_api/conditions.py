@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
-from diffusion_api.base import ApiModel
+from diffusion_api.base import StatusModel
 
 
 class ConditionStatus(StrEnum):
@@ -37,23 +37,36 @@ class Reason(StrEnum):
     ENGINE_PENDING = "EnginePending"
     ENGINE_BUILDING = "EngineBuilding"
     ENGINE_BUILD_FAILED = "EngineBuildFailed"
+    ENGINE_FILES_MISSING = "EngineFilesMissing"
     ENGINE_READY = "EngineReady"
     QUALITY_WITHIN_BUDGET = "QualityWithinBudget"
     QUALITY_OUTSIDE_BUDGET = "QualityOutsideBudget"
     ROLLING_OUT = "RollingOut"
     ROLLOUT_COMPLETE = "RolloutComplete"
+    ROLLOUT_PAUSED = "RolloutPaused"
+    ROLLOUT_ABANDONED = "RolloutAbandoned"
+    PODS_NOT_READY = "PodsNotReady"
+    NO_MATCHING_NODE = "NoMatchingNode"
+    SCALED_TO_ZERO = "ScaledToZero"
+    AUTOSCALER_FOUND = "AutoscalerFound"
+    AUTOSCALER_MISSING = "AutoscalerMissing"
+    FIXED_REPLICAS = "FixedReplicas"
     SERVING = "Serving"
 
 
-class Condition(ApiModel):
+# One entry a type, so that server-side apply merges the writers' conditions.
+CONDITION_LIST: dict[str, JsonValue] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+
+
+class Condition(StatusModel):
     """One observed state of a resource."""
 
-    type: ConditionType
-    """What is observed."""
+    type: ConditionType = Field(json_schema_extra={"enum": None, "maxLength": 316, "pattern": r"^[A-Za-z][A-Za-z0-9]*$"})
+    """What is observed, for example `Ready`."""
     status: ConditionStatus
     """Whether it holds."""
-    reason: Reason
-    """A word for programs."""
+    reason: Reason = Field(json_schema_extra={"enum": None, "minLength": 1, "maxLength": 1024, "pattern": r"^[A-Za-z][A-Za-z0-9]*$"})
+    """A word for programs; docs/troubleshooting.md has an entry for each."""
     message: str = Field(default="", max_length=32_768)
     """A sentence for people."""
     observed_generation: int = Field(ge=0)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from diffusion_api.base import ApiModel
+from diffusion_api.base import ApiModel, CelRule, cel_rules
 
 
 class Runtime(StrEnum):
@@ -34,6 +34,15 @@ class Serving(ApiModel):
 class Autoscaling(ApiModel):
     """Number of serving pods."""
 
+    model_config = ConfigDict(
+        json_schema_extra=cel_rules(
+            CelRule(
+                "self.minReplicas <= self.maxReplicas",
+                message_expression="'minReplicas ' + string(self.minReplicas) + ' is above maxReplicas ' + string(self.maxReplicas)",
+            )
+        )
+    )
+
     min_replicas: int = Field(default=1, ge=0, le=1000)
     """Fewest pods; 0 needs KEDA."""
     max_replicas: int = Field(default=1, ge=1, le=1000)
@@ -56,8 +65,17 @@ class RolloutStrategy(StrEnum):
     CANARY = "Canary"
 
 
+STUCK_SENTENCE = "maxSurge and maxUnavailable are both 0: no pod could ever be replaced; raise one of them"
+
+
 class Rollout(ApiModel):
     """How a new revision replaces the old one."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel_rules(
+            CelRule("self.strategy != 'RollingUpdate' || self.maxSurge > 0 || self.maxUnavailable > 0", STUCK_SENTENCE),
+        )
+    )
 
     strategy: RolloutStrategy = RolloutStrategy.ROLLING_UPDATE
     """RollingUpdate replaces pods one by one; Recreate stops all first; Canary shifts a share of the traffic and watches it."""
@@ -75,5 +93,5 @@ class Rollout(ApiModel):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.strategy is RolloutStrategy.ROLLING_UPDATE and self.max_surge == 0 and self.max_unavailable == 0:
-            raise ValueError("maxSurge and maxUnavailable are both 0: no pod could ever be replaced; raise one of them")
+            raise ValueError(STUCK_SENTENCE)
         return self
