@@ -1,4 +1,7 @@
-"""The pipeline's own metrics, on Triton's /metrics beside its `nv_` ones. Runs inside Triton only."""
+"""The pipeline's own metrics, on Triton's /metrics beside its `nv_` ones. Runs inside Triton only.
+
+Everything goes through one lock: in Triton 2.51 two threads that touch metrics at once crash the server.
+"""
 
 from __future__ import annotations
 
@@ -8,59 +11,55 @@ import triton_python_backend_utils as pb_utils
 
 from engine_runtime.requests import GenerationResult
 
+REQUEST_OUTCOMES = ("ok", "invalid", "cancelled", "refused", "failed")
+STAGES = ("queued", "encode", "denoise", "decode")
+
 
 class PipelineMetrics:
-    """Counters and gauges; Triton's are safe for many threads."""
+    """Counters and a gauge; safe for many threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._steps = _Family("diffusion_steps_total", "Denoising steps, by whether the step cache left them out", "outcome")
-        self._prompts = _Family("diffusion_prompt_cache_total", "Prompts looked up in the prompt cache", "outcome")
-        self._requests = _Family("diffusion_requests_total", "Finished requests by outcome", "outcome")
-        self._seconds = _Family("diffusion_stage_seconds_total", "Seconds spent by stage; divide by diffusion_requests_total", "stage")
-        self._pending = _Family("diffusion_pending_requests", "Requests that wait or run", None, gauge=True)
+        self._families: list[pb_utils.MetricFamily] = []  # A family's metrics die with it.
+        steps = "Denoising steps, by whether the step cache left them out"
+        self._steps = self._counters("diffusion_steps_total", steps, "outcome", ("computed", "skipped"))
+        prompts = "Prompts looked up in the cache of encoded prompts"
+        self._prompts = self._counters("diffusion_prompt_cache_total", prompts, "outcome", ("hit", "miss"))
+        self._requests = self._counters("diffusion_requests_total", "Finished requests", "outcome", REQUEST_OUTCOMES)
+        self._seconds = self._counters("diffusion_stage_seconds_total", "Seconds that requests spent in a stage", "stage", STAGES)
+        pending = pb_utils.MetricFamily(
+            name="diffusion_pending_requests", description="Requests that wait or run", kind=pb_utils.MetricFamily.GAUGE
+        )
+        self._families.append(pending)
+        self._pending = pending.Metric(labels={})
 
     def finished(self, outcome: str) -> None:
-        """Count a request: `ok`, `invalid`, `cancelled`, `refused` or `failed`."""
-        self._requests.metric(outcome).increment(1)
+        """Count a request by one of `REQUEST_OUTCOMES`."""
+        with self._lock:
+            self._requests[outcome].increment(1)
 
     def generated(self, result: GenerationResult, queued_seconds: float) -> None:
         """Count a result's steps and times."""
-        self._steps.metric("computed").increment(result.steps_computed)
-        self._steps.metric("skipped").increment(result.steps_skipped)
         timings = result.timings
-        stages = {"queued": queued_seconds, "encode": timings.encode, "denoise": timings.denoise, "decode": timings.decode}
-        for stage, seconds in stages.items():
-            self._seconds.metric(stage).increment(seconds)
+        seconds = (queued_seconds, timings.encode, timings.denoise, timings.decode)
+        with self._lock:
+            self._steps["computed"].increment(result.steps_computed)
+            self._steps["skipped"].increment(result.steps_skipped)
+            for stage, spent in zip(STAGES, seconds, strict=True):
+                self._seconds[stage].increment(spent)
 
     def prompt_cache(self, hits: int, misses: int) -> None:
-        """Set the prompt cache's counters to its own."""
+        """Bring the prompt cache's counters up to its own."""
         with self._lock:
-            self._set_prompts(hits, misses)
-
-    def _set_prompts(self, hits: int, misses: int) -> None:
-        for outcome, total in (("hit", hits), ("miss", misses)):
-            metric = self._prompts.metric(outcome)
-            metric.increment(max(0.0, total - metric.value()))
+            for metric, total in ((self._prompts["hit"], hits), (self._prompts["miss"], misses)):
+                metric.increment(max(0.0, total - metric.value()))
 
     def pending(self, requests: int) -> None:
         """Set the number of requests that wait or run."""
-        self._pending.metric("").set(requests)
-
-
-class _Family:
-    """A metric family and its members by the value of its one label."""
-
-    def __init__(self, name: str, description: str, label: str | None, *, gauge: bool = False) -> None:
-        kind = pb_utils.MetricFamily.GAUGE if gauge else pb_utils.MetricFamily.COUNTER
-        self._family = pb_utils.MetricFamily(name=name, description=description, kind=kind)
-        self._label = label
-        self._lock = threading.Lock()
-        self._members: dict[str, pb_utils.Metric] = {}
-
-    def metric(self, value: str) -> pb_utils.Metric:
         with self._lock:
-            if value not in self._members:
-                labels = {} if self._label is None else {self._label: value}
-                self._members[value] = self._family.Metric(labels=labels)
-            return self._members[value]
+            self._pending.set(requests)
+
+    def _counters(self, name: str, description: str, label: str, values: tuple[str, ...]) -> dict[str, pb_utils.Metric]:
+        family = pb_utils.MetricFamily(name=name, description=description, kind=pb_utils.MetricFamily.COUNTER)
+        self._families.append(family)
+        return {value: family.Metric(labels={label: value}) for value in values}
