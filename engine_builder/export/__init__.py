@@ -1,1 +1,9 @@
-"""From torch to ONNX: one exporter for every format, with true low-precision weights in the file."""
+"""One exporter for every number format: a graph in torch becomes an ONNX file with the weights in their low precision."""
+
+from __future__ import annotations
+
+from engine_builder.export.compose import compose
+from engine_builder.export.exporter import ExportedGraph, export_graph
+from engine_builder.export.parity import check_parity, example_inputs
+
+__all__ = ["ExportedGraph", "check_parity", "compose", "example_inputs", "export_graph"]

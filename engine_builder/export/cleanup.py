@@ -1,0 +1,60 @@
+"""What is put right in every exported graph: a torch bug, names of axes, and left-overs."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from diffusion_api.engine_manifest import TensorSpec
+from engine_builder.families.base import GraphModule
+
+_BATCH = "batch"
+
+
+def drop_empty_squeezes(model: ir.Model) -> int:
+    """Turn a Squeeze of an axis that is not 1 long into nothing, as torch's `squeeze` means it; returns how many there were.
+
+    torch 2.15's exporter writes an invalid ONNX Squeeze there; LTX-2's blocks do it 20 times.
+    """
+    dropped = 0
+    for node in list(model.graph):
+        if node.op_type != "Squeeze" or len(node.inputs) < 2 or node.inputs[0] is None or node.inputs[1] is None:
+            continue
+        axes, shape = ir.convenience.get_const_tensor(node.inputs[1]), node.inputs[0].shape
+        if axes is None or shape is None:
+            continue
+        if any(isinstance(shape[int(axis)], int) and shape[int(axis)] != 1 for axis in axes.numpy().reshape(-1)):
+            node.outputs[0].replace_all_uses_with(node.inputs[0], replace_graph_outputs=True)
+            model.graph.remove(node, safe=True)
+            dropped += 1
+    return dropped
+
+
+def name_axes(model: ir.Model, graph: GraphModule) -> None:
+    """Give inputs and outputs the axes' names of the piece, and forget the shapes in between, which runtimes infer themselves."""
+    for node in model.graph:
+        for value in node.outputs:
+            value.shape = None
+    for values, specs in ((model.graph.inputs, graph.inputs), (model.graph.outputs, graph.outputs)):
+        for value, spec in zip(values, specs, strict=True):
+            value.name, value.shape = spec.name, border_shape(spec)
+
+
+def border_shape(spec: TensorSpec) -> ir.Shape:
+    """Return a piece's shape with its batch axis."""
+    return ir.Shape([_BATCH, *spec.dims])
+
+
+def tidy(model: ir.Model) -> None:
+    """Remove what nothing reads, and metadata that names files of the machine that exported it."""
+    common.RemoveUnusedNodesPass()(model)
+    common.RemoveUnusedOpsetsPass()(model)
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    for node in model.graph:
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()

@@ -1,0 +1,84 @@
+"""`export_graph`: trace, lower, clean up, write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx_ir as ir
+
+from engine_builder.export.cleanup import drop_empty_squeezes, name_axes, tidy
+from engine_builder.export.lowering import lower_quantizers
+from engine_builder.export.trace import trace
+from engine_builder.families.base import GraphModule
+
+INLINE_LIMIT_BYTES = 1 << 30
+"""Weights above this lie beside the graph; a protobuf message cannot pass 2 GiB."""
+
+
+@dataclass(frozen=True)
+class ExportedGraph:
+    """An ONNX file."""
+
+    name: str
+    """Piece."""
+    path: Path
+    """The graph."""
+    data: tuple[Path, ...]
+    """Weights beside it, in its folder; empty where they are in it."""
+    quantizers: int
+    """Number of quantized tensors."""
+    emulated: bool
+    """True where block formats are written as plain arithmetic."""
+    portable: bool
+    """True where every operator is ONNX's own, so that any runtime can run it."""
+    relative_error: float | None = None
+    """‖graph − torch‖₂ / ‖torch‖₂; None where it was not measured."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all its files."""
+        return sum(path.stat().st_size for path in (self.path, *self.data))
+
+    def with_error(self, relative_error: float | None) -> ExportedGraph:
+        """Return it with its measured error."""
+        return replace(self, relative_error=relative_error)
+
+
+def export_graph(graph: GraphModule, path: Path, *, example: Mapping[str, int], emulate: bool = False) -> ExportedGraph:
+    """Write a piece as ONNX: batch and named axes dynamic, quantized weights in their format, borders as the piece says.
+
+    Args:
+        graph: The piece; where its component is quantized, so is the file.
+        path: `….onnx`; weights above 1 GiB go to `….onnx.data` beside it.
+        example: A length of each named axis to trace with, each above 1.
+        emulate: Write MXFP8 and NVFP4 as plain arithmetic, for runtimes without such kernels (weights then have full size).
+
+    Raises:
+        CompileError: The graph cannot be exported; the message names the piece.
+    """
+    model = trace(graph, example)
+    drop_empty_squeezes(model)
+    quantizers = lower_quantizers(model, emulate=emulate)
+    tidy(model)
+    name_axes(model, graph)
+    data = write(model, path)
+    portable = all(node.domain == "" for node in model.graph)
+    return ExportedGraph(graph.name, path, data, quantizers, emulate, portable)
+
+
+def write(model: ir.Model, path: Path) -> tuple[Path, ...]:
+    """Write a graph; returns the files of its weights beside it. Weights that are files beside it already stay where they are."""
+    model.producer_name = "diffusion-operator"
+    model.producer_version = None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
+    beside = {path.parent / tensor.location for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}
+    inline = sum(tensor.nbytes for tensor in tensors if not isinstance(tensor, ir.ExternalTensor))
+    if inline <= INLINE_LIMIT_BYTES:
+        ir.save(model, path)
+        return tuple(sorted(beside))
+    name = path.name + ".data"
+    ir.save(model, path, external_data=name)
+    return (path.parent / name,)

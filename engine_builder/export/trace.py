@@ -1,0 +1,82 @@
+"""From a torch module to an ONNX graph in memory, with quantizers as single nodes and weights left where they are."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+import onnx_ir as ir
+import torch
+from modelopt.torch.quantization.utils import export_torch_mode
+
+from diffusion_api.engine_manifest import Dtype, TensorSpec
+from engine_builder.errors import CompileError
+from engine_builder.families.base import GraphModule
+
+OPSET = 23
+"""The first with Attention and RMSNormalization as single operators, and with FP4; TensorRT 10.14, OpenVINO 2026 and ORT 1.32 read it."""
+
+TORCH_DTYPES = {
+    Dtype.FP32: torch.float32,
+    Dtype.FP16: torch.float16,
+    Dtype.BF16: torch.bfloat16,
+    Dtype.INT64: torch.int64,
+    Dtype.INT32: torch.int32,
+    Dtype.UINT8: torch.uint8,
+}
+BATCH = "batch"
+_TRACED_BATCH = 2  # torch.export makes a constant of an axis of length 1.
+
+
+def trace(graph: GraphModule, example: Mapping[str, int]) -> ir.Model:
+    """Export a graph with its batch and every named axis dynamic.
+
+    Args:
+        graph: The piece.
+        example: A length of each named axis to trace with; above 1, and different axes of different lengths where they can be.
+
+    Raises:
+        CompileError: torch cannot export the graph; the message names it.
+    """
+    inputs = tuple(traced_input(spec, example) for spec in graph.inputs)
+    dynamic = tuple(_dynamic_axes(spec) for spec in graph.inputs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's exporter warns of its own internals, which nobody here can change.
+        try:
+            with torch.no_grad(), export_torch_mode():
+                program = torch.export.export(graph.module, inputs, dynamic_shapes=dynamic, strict=False)
+            exported = torch.onnx.export(
+                program,
+                (),
+                None,
+                input_names=[spec.name for spec in graph.inputs],
+                output_names=[spec.name for spec in graph.outputs],
+                dynamo=True,
+                opset_version=OPSET,
+                optimize=False,
+                verbose=False,
+            )
+        except (RuntimeError, ValueError, torch.onnx.OnnxExporterError) as error:
+            raise CompileError(f"{graph.name}: torch cannot export this graph: {error}") from error
+        assert exported is not None
+        exported.optimize()
+    return exported.model
+
+
+def traced_input(spec: TensorSpec, example: Mapping[str, int], batch: int = _TRACED_BATCH) -> torch.Tensor:
+    """Return an input of the right shape and type: standard normal numbers, or ones.
+
+    Raises:
+        KeyError: `example` lacks a named axis.
+    """
+    shape = (batch, *(example[dim] if isinstance(dim, str) else dim for dim in spec.dims))
+    dtype = TORCH_DTYPES[spec.dtype]
+    if dtype.is_floating_point:
+        return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    return torch.ones(shape, dtype=dtype)
+
+
+def _dynamic_axes(spec: TensorSpec) -> dict[int, object]:
+    # DYNAMIC and not a named `Dim`: an axis may be the sum of two others (text and image tokens), which torch finds out by itself.
+    named = [0, *(axis for axis, dim in enumerate(spec.dims, start=1) if isinstance(dim, str))]
+    return dict.fromkeys(named, torch.export.Dim.DYNAMIC)
