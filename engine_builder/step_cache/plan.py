@@ -69,6 +69,8 @@ class StepCachePlanner:
             return self._given_mask(choice.mask)
         if choice.threshold is not None:
             return self._given_threshold(choice.threshold)
+        if choice.policy in (StepCachePolicy.FIXED_MASK, StepCachePolicy.TEA_CACHE) and not self._has_limits():
+            raise InvalidJobError("stepCache: with no qualityBudget there is nothing to choose by; give a budget, a threshold or a mask")
         match choice.policy:
             case StepCachePolicy.NONE:
                 return _off("the job turns it off")
@@ -126,8 +128,6 @@ class StepCachePlanner:
 
     def _required(self, found: tuple[TriedPlan | None, CacheCalibration]) -> Decision:
         chosen, calibration = found
-        if not self._has_limits():
-            raise InvalidJobError("stepCache: with no qualityBudget there is nothing to choose by; give a budget, a threshold or a mask")
         if chosen is None:
             measured = [*calibration.sweep, *calibration.masks]
             reached = ", ".join(f"{skip:.0%} left out: {psnr:.1f} dB" for _, skip, psnr in measured)
