@@ -3,42 +3,17 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import re
 import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from engine_runtime.client import GeneratedImage, ServerError, generate
-from engine_runtime.triton.server import LocalTriton
+from engine_runtime.client import ServerError, generate
+from tests.serving.observing import metric, picture, post
 
 pytestmark = pytest.mark.serving
-
-
-def picture(answer: GeneratedImage) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(answer.data)))
-
-
-def metric(triton: LocalTriton, name: str, **labels: str) -> float:
-    with urllib.request.urlopen(triton.metrics_url) as response:
-        text = response.read().decode()
-    total = 0.0
-    for line in text.splitlines():
-        if line.startswith((f"{name}{{", f"{name} ")) and all(f'{key}="{value}"' in line for key, value in labels.items()):
-            total += float(line.rsplit(" ", 1)[1])
-    return total
-
-
-def post(triton: LocalTriton, endpoint: str, body: dict[str, object]) -> str:
-    request = urllib.request.Request(f"{triton.http_url}/v2/models/pipeline/{endpoint}", json.dumps(body).encode())
-    with urllib.request.urlopen(request) as response:
-        return response.read().decode()
 
 
 def test_a_prompt_becomes_a_picture(triton):
@@ -57,9 +32,7 @@ def test_the_same_request_gives_the_same_bytes(triton):
 
 
 def test_prompt_and_seed_matter(triton):
-    pictures = {
-        next(iter(generate(triton.grpc_url, prompt, seed=seed))).data for prompt, seed in (("red", 1), ("blue", 1), ("red", 2))
-    }
+    pictures = {next(iter(generate(triton.grpc_url, prompt, seed=seed))).data for prompt, seed in (("red", 1), ("blue", 1), ("red", 2))}
     assert len(pictures) == 3
 
 
@@ -169,7 +142,3 @@ def test_steps_and_requests_are_counted(triton):
     after = metric(triton, "diffusion_steps_total", outcome="computed"), metric(triton, "diffusion_requests_total", outcome="ok")
     assert (after[0] - before[0], after[1] - before[1]) == (4, 1)
     assert metric(triton, "diffusion_pending_requests") == 0
-
-
-def first_of(answers: Iterator[GeneratedImage]) -> GeneratedImage:
-    return next(answers)

@@ -1,0 +1,33 @@
+"""What tests look at: pictures, metrics, HTTP answers."""
+
+from __future__ import annotations
+
+import io
+import json
+import urllib.request
+
+import numpy as np
+from PIL import Image
+
+from engine_runtime.client import GeneratedImage
+from engine_runtime.triton.server import LocalTriton
+
+
+def picture(answer: GeneratedImage) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(answer.data)))
+
+
+def metric(triton: LocalTriton, name: str, **labels: str) -> float:
+    with urllib.request.urlopen(triton.metrics_url) as response:
+        text = response.read().decode()
+    total = 0.0
+    for line in text.splitlines():
+        if line.startswith((f"{name}{{", f"{name} ")) and all(f'{key}="{value}"' in line for key, value in labels.items()):
+            total += float(line.rsplit(" ", 1)[1])
+    return total
+
+
+def post(triton: LocalTriton, endpoint: str, body: dict[str, object]) -> str:
+    request = urllib.request.Request(f"{triton.http_url}/v2/models/pipeline/{endpoint}", json.dumps(body).encode())
+    with urllib.request.urlopen(request) as response:
+        return response.read().decode()

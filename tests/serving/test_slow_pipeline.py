@@ -1,0 +1,47 @@
+"""Claims about requests that take long: step cache, cancellation, a full queue."""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from engine_runtime.client import ServerError, generate
+from tests.serving.observing import metric
+
+pytestmark = pytest.mark.serving
+
+
+def test_steps_that_the_cache_leaves_out_do_not_run(slow_triton):
+    before = metric(slow_triton, "nv_inference_count", model="transformer_body")
+    (answer,) = generate(slow_triton.grpc_url, "red", seed=1)
+    assert answer.metadata["steps"] == {"computed": 3, "skipped": 1}
+    assert metric(slow_triton, "nv_inference_count", model="transformer_body") - before == 3
+    assert metric(slow_triton, "diffusion_steps_total", outcome="skipped") >= 1
+
+
+def test_a_client_that_leaves_stops_its_request(slow_triton):
+    before = metric(slow_triton, "nv_inference_count", model="transformer_body")
+    answers = generate(slow_triton.grpc_url, "red", seed=1, preview_every=1)
+    assert next(answers).is_preview
+    answers.close()
+    next(generate(slow_triton.grpc_url, "red", seed=1))  # By its end, the first has met its next step.
+    assert metric(slow_triton, "diffusion_requests_total", outcome="cancelled") == 1
+    assert metric(slow_triton, "nv_inference_count", model="transformer_body") - before < 6
+    assert metric(slow_triton, "diffusion_pending_requests") == 0
+
+
+def outcome(url: str, seed: int) -> str:
+    try:
+        return next(generate(url, "blue", seed=seed)).metadata["type"]
+    except ServerError as error:
+        return str(error)
+
+
+def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(slow_triton):
+    with ThreadPoolExecutor(6) as pool:
+        outcomes = list(pool.map(lambda seed: outcome(slow_triton.grpc_url, seed), range(6)))
+    refused = [text for text in outcomes if text != "result"]
+    assert len(refused) == 2
+    assert all(re.search(r"1 requests wait already; try again in \d+ s", text) for text in refused)
