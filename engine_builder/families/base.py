@@ -55,6 +55,8 @@ class Family(Protocol):
 
     name: str
     """For example `flux2-klein`."""
+    components: tuple[str, ...]
+    """Components that have pieces, in camelCase, in the order they run: `textEncoder`, `transformer`, `vae`."""
 
     def matches(self, model_index: Mapping[str, Any]) -> bool:
         """Tell by `model_index.json` whether a checkpoint is of this family."""

@@ -49,7 +49,7 @@ def flow_sigmas(config: Mapping[str, Any], sigmas: Sequence[float], mu: float) -
     else:
         shift = float(config.get("shift", 1.0))
         levels = (shift * levels / (1 + (shift - 1) * levels)).astype(np.float32)
-    if terminal := config.get("shift_terminal"):
-        noise = 1 - levels
+    noise = 1 - levels
+    if (terminal := config.get("shift_terminal")) and noise[-1] > 0:  # A single level of 1 cannot end elsewhere.
         levels = (1 - noise / (noise[-1] / (1 - terminal))).astype(np.float32)
     return (*(float(level) for level in levels), 0.0)

@@ -31,6 +31,8 @@ _SENSITIVE_TRANSFORMER_LAYERS = (
 class Flux2:
     """Both adapters; the variant says what differs."""
 
+    components: tuple[str, ...] = ("textEncoder", "transformer", "vae")
+
     def __init__(self, variant: Flux2Variant) -> None:
         self.variant = variant
         self.name = variant.name

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine_builder.errors import InvalidModelError
 from engine_builder.families.chat_template import TokenizerFolder
@@ -24,17 +26,30 @@ POSITION_AXES = 4
 """Time, height, width and index in the text."""
 
 
-@dataclass(frozen=True)
-class TransformerConfig:
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class _Config(BaseModel):
+    """A `config.json`, of which the rest is ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+_ConfigT = TypeVar("_ConfigT", bound=_Config)
+
+
+class TransformerConfig(_Config):
     """`transformer/config.json`; the defaults are diffusers' own."""
 
-    in_channels: int = 128
-    num_layers: int = 8
-    num_single_layers: int = 48
-    attention_head_dim: int = 128
-    num_attention_heads: int = 48
-    joint_attention_dim: int = 15360
-    timestep_guidance_channels: int = 256
+    patch_size: Literal[1] = 1
+    in_channels: Count = 128
+    out_channels: Count | None = None
+    num_layers: Annotated[int, Field(ge=1, le=1000)] = 8
+    num_single_layers: Annotated[int, Field(ge=1, le=1000)] = 48
+    attention_head_dim: Count = 128
+    num_attention_heads: Count = 48
+    joint_attention_dim: Count = 15360
+    timestep_guidance_channels: Count = 256
     mlp_ratio: float = 3.0
     axes_dims_rope: tuple[int, ...] = (32, 32, 32, 32)
     guidance_embeds: bool = True
@@ -45,6 +60,25 @@ class TransformerConfig:
         return self.attention_head_dim * self.num_attention_heads
 
 
+class TextConfig(_Config):
+    """The language model's part of `text_encoder/config.json`."""
+
+    hidden_size: Count
+    num_hidden_layers: Annotated[int, Field(ge=1, le=1000)]
+    vocab_size: Count
+    max_position_embeddings: Count
+    use_sliding_window: bool = True
+    sliding_window: Count | None = None
+
+
+class VaeConfig(_Config):
+    """`vae/config.json`."""
+
+    block_out_channels: Annotated[tuple[Count, ...], Field(min_length=1, max_length=10)]
+    latent_channels: Count
+    patch_size: tuple[Literal[2], Literal[2]] = (2, 2)
+
+
 @dataclass(frozen=True)
 class Flux2Checkpoint:
     """What a plan needs to know of a checkpoint."""
@@ -52,10 +86,8 @@ class Flux2Checkpoint:
     is_distilled: bool
     """True for a few-step student, which takes no guidance."""
     transformer: TransformerConfig
-    text: Mapping[str, Any]
-    """The language model's settings."""
-    vae: Mapping[str, Any]
-    """`vae/config.json`."""
+    text: TextConfig
+    vae: VaeConfig
     scheduler: Mapping[str, Any]
     """`scheduler/scheduler_config.json`."""
     tokenizer: TokenizerFolder
@@ -63,7 +95,7 @@ class Flux2Checkpoint:
     @property
     def pixels_per_token(self) -> int:
         """Width and height of a token in pixels: the VAE halves between its blocks, and packing halves once more."""
-        halvings = len(self.vae["block_out_channels"])
+        halvings = len(self.vae.block_out_channels)
         return 1 << halvings
 
 
@@ -80,9 +112,9 @@ def read_checkpoint(folder: Path, variant: Flux2Variant) -> Flux2Checkpoint:
         text = text.get(variant.text_config_key, {})
     checkpoint = Flux2Checkpoint(
         is_distilled=bool(index.get("is_distilled", False)),
-        transformer=_transformer_config(read_json(folder / "transformer" / "config.json")),
-        text=text,
-        vae=read_json(folder / "vae" / "config.json"),
+        transformer=_parsed(TransformerConfig, "transformer", read_json(folder / "transformer" / "config.json")),
+        text=_parsed(TextConfig, "text_encoder", text),
+        vae=_parsed(VaeConfig, "vae", read_json(folder / "vae" / "config.json")),
         scheduler=read_json(folder / "scheduler" / "scheduler_config.json"),
         tokenizer=TokenizerFolder(folder / "tokenizer"),
     )
@@ -148,40 +180,36 @@ def _component_classes(variant: Flux2Variant) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _transformer_config(raw: Mapping[str, Any]) -> TransformerConfig:
-    known = {name: raw[name] for name in TransformerConfig.__dataclass_fields__ if raw.get(name) is not None}
-    known["axes_dims_rope"] = tuple(known.get("axes_dims_rope", TransformerConfig.axes_dims_rope))
-    if raw.get("patch_size", 1) != 1 or raw.get("out_channels") not in (None, raw.get("in_channels")):
-        raise InvalidModelError("transformer: patch_size must be 1 and out_channels equal in_channels (transformer/config.json)")
-    return TransformerConfig(**known)
+def _parsed(model: type[_ConfigT], component: str, raw: Mapping[str, Any]) -> _ConfigT:
+    try:
+        return model.model_validate({name: value for name, value in raw.items() if value is not None})
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
+        raise InvalidModelError(f"{component}/config.json: {problems}") from None
 
 
 def _check_sizes(checkpoint: Flux2Checkpoint, variant: Flux2Variant) -> None:
     config, text, vae = checkpoint.transformer, checkpoint.text, checkpoint.vae
-    for component, settings, wanted in (
-        ("text_encoder", text, ("hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings")),
-        ("vae", vae, ("block_out_channels", "latent_channels")),
-    ):
-        if absent := [name for name in wanted if settings.get(name) is None]:
-            raise InvalidModelError(f"{component}/config.json lacks {', '.join(absent)}")
     axes = config.axes_dims_rope
     if len(axes) != POSITION_AXES or sum(axes) != config.attention_head_dim or any(dim % 2 for dim in axes):
         raise InvalidModelError(
             f"transformer: axes_dims_rope {list(axes)} must be {POSITION_AXES} even numbers that sum to "
             f"attention_head_dim {config.attention_head_dim}"
         )
-    if config.in_channels != 4 * vae["latent_channels"] or tuple(vae.get("patch_size", (2, 2))) != (2, 2):
+    if config.out_channels not in (None, config.in_channels):
+        raise InvalidModelError(f"transformer: out_channels {config.out_channels} must equal in_channels {config.in_channels}")
+    if config.in_channels != 4 * vae.latent_channels:
         raise InvalidModelError(
-            f"transformer: in_channels {config.in_channels} must be four times the vae's latent_channels {vae['latent_channels']}"
+            f"transformer: in_channels {config.in_channels} must be four times the vae's latent_channels {vae.latent_channels}"
         )
-    if config.joint_attention_dim != len(variant.text_layers) * text["hidden_size"]:
+    if config.joint_attention_dim != len(variant.text_layers) * text.hidden_size:
         raise InvalidModelError(
             f"transformer: joint_attention_dim {config.joint_attention_dim} must be {len(variant.text_layers)} times "
-            f"the text encoder's hidden_size {text['hidden_size']}"
+            f"the text encoder's hidden_size {text.hidden_size}"
         )
-    if text["num_hidden_layers"] < max(variant.text_layers):
+    if text.num_hidden_layers < max(variant.text_layers):
         raise InvalidModelError(
-            f"text_encoder: {text['num_hidden_layers']} layers, but the conditions come from layer {max(variant.text_layers)}"
+            f"text_encoder: {text.num_hidden_layers} layers, but the conditions come from layer {max(variant.text_layers)}"
         )
 
 
@@ -190,8 +218,8 @@ def _text_tensors(
 ) -> dict[str, tuple[int, ...] | None]:
     embedding = "embed_tokens.weight"
     prefix = next((p for p in variant.tensor_prefixes if p + embedding in headers), variant.tensor_prefixes[0])
-    hidden = checkpoint.text["hidden_size"]
-    expected: dict[str, tuple[int, ...] | None] = {prefix + embedding: (checkpoint.text["vocab_size"], hidden)}
+    hidden = checkpoint.text.hidden_size
+    expected: dict[str, tuple[int, ...] | None] = {prefix + embedding: (checkpoint.text.vocab_size, hidden)}
     for i in range(max(variant.text_layers)):
         layer = f"{prefix}layers.{i}"
         expected[f"{layer}.input_layernorm.weight"] = (hidden,)

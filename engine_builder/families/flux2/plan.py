@@ -42,7 +42,7 @@ def check_request(checkpoint: Flux2Checkpoint, variant: Flux2Variant, sampling: 
     if sampling.sigmas is not None and sampling.sigmas[-1] == 0:
         raise InvalidJobError("sampling.sigmas ends with 0; leave the final 0 out, it is appended")
     length = sampling.max_sequence_length
-    limits = {"tokenizer": checkpoint.tokenizer.model_max_length, "text encoder": int(checkpoint.text["max_position_embeddings"])}
+    limits = {"tokenizer": checkpoint.tokenizer.model_max_length, "text encoder": checkpoint.text.max_position_embeddings}
     if window := _sliding_window(checkpoint):
         limits["text encoder's attention window"] = window
     for holder, limit in limits.items():
@@ -137,9 +137,7 @@ def _guidance(checkpoint: Flux2Checkpoint, sampling: Sampling) -> Guidance:
 
 
 def _sliding_window(checkpoint: Flux2Checkpoint) -> int | None:
-    uses_window = checkpoint.text.get("use_sliding_window", True)
-    window = checkpoint.text.get("sliding_window")
-    return int(window) if uses_window and window else None
+    return checkpoint.text.sliding_window if checkpoint.text.use_sliding_window else None
 
 
 def _check_shapes(checkpoint: Flux2Checkpoint, shapes: Sequence[Shape]) -> None:
