@@ -69,7 +69,8 @@ def is_small(pictures: ReportPictures) -> bool:
 
 def difference(reference: Pictures, optimized: Pictures) -> Pictures:
     """Return |reference − optimized| × 8, cut at white."""
-    return np.minimum(np.abs(reference.astype(np.int16) - optimized) * DIFFERENCE_GAIN, 255).astype(np.uint8)
+    amplified = np.abs(reference.astype(np.int16) - optimized.astype(np.int16)) * DIFFERENCE_GAIN
+    return np.asarray(np.minimum(amplified, 255), dtype=np.uint8)
 
 
 def data_uri(picture: Pictures) -> str:

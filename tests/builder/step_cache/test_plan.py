@@ -13,7 +13,6 @@ from engine_builder.step_cache.plan import StepCachePlanner
 from engine_builder.step_cache.search import PSNR_MARGIN_DB, Trial
 from engine_builder.step_cache.trajectories import Trajectories
 
-
 BUDGET = QualityBudget(min_psnr=40)
 
 
