@@ -55,7 +55,8 @@ class Accelerator(ApiModel):
             CelRule(f"self.product != '{CPU}' || (!has(self.migProfile) && !has(self.computeCapability))", GPU_FIELDS_SENTENCE),
             CelRule(
                 f"self.product != '{CPU}' || !has(self.compiler) || self.compiler == 'OpenVINO'",
-                message_expression="'compiler ' + self.compiler + ' needs a GPU product; for CPU use OpenVINO or leave it out'",
+                "compiler %s needs a GPU product; for CPU use OpenVINO or leave it out",
+                ("self.compiler",),
                 field_path=".compiler",
             ),
             CelRule(
@@ -64,7 +65,8 @@ class Accelerator(ApiModel):
             CelRule(
                 f"self.product == '{CPU}' || has(self.computeCapability)"
                 f" || self.product.matches('^({'|'.join(sorted(COMPUTE_CAPABILITIES))})({SHARING_SUFFIX})?$')",
-                message_expression=f"'product ' + self.product + ' is not known; set computeCapability (known products: {KNOWN_PRODUCTS})'",
+                f"product %s is not known; set computeCapability (known products: {KNOWN_PRODUCTS})",
+                ("self.product",),
                 field_path=".product",
             ),
         )

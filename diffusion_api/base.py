@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,22 +22,19 @@ class CelRule:
 
     rule: str
     """Expression over `self` that holds for a good value."""
-    message: str = ""
-    """What to say where it does not hold."""
-    message_expression: str = ""
-    """The same as an expression, where the sentence quotes the value."""
+    message: str
+    """What to say where it does not hold; with `%s` and `%d` where it quotes `values`."""
+    values: tuple[str, ...] = ()
+    """Expressions over `self`. They are put in by `format`, whose cost the API server can bound, unlike that of `string(…) + …`."""
     field_path: str = ""
     """The field to blame, for example `.mask`; empty: the value as a whole."""
 
     def to_wire(self) -> dict[str, JsonValue]:
         """One entry of `x-kubernetes-validations`."""
-        named = {
-            "fieldPath": self.field_path,
-            "message": self.message,
-            "messageExpression": self.message_expression,
-            "rule": self.rule,
-        }
-        return {key: value for key, value in named.items() if value}
+        wire: dict[str, JsonValue] = {"rule": self.rule, "message": self.message}
+        if self.values:
+            wire = {"rule": self.rule, "messageExpression": f"{json.dumps(self.message)}.format([{', '.join(self.values)}])"}
+        return wire | ({"fieldPath": self.field_path} if self.field_path else {})
 
 
 def cel_rules(*rules: CelRule) -> dict[str, JsonValue]:

@@ -46,8 +46,8 @@ class Sampling(ApiModel):
             ),
             CelRule(
                 "!has(self.sigmas) || !has(self.steps) || self.steps == size(self.sigmas)",
-                message_expression="'steps is ' + string(self.steps) + ' but sigmas has ' + string(size(self.sigmas))"
-                " + ' levels; leave steps out or make them agree'",
+                "steps is %d but sigmas has %d levels; leave steps out or make them agree",
+                ("self.steps", "size(self.sigmas)"),
             ),
         )
     )
@@ -90,9 +90,8 @@ class ModelSource(ApiModel):
 MULTIPLE_RULE = cel_rules(
     CelRule(
         f"self % {SIZE_MULTIPLE} == 0",
-        message_expression=f"string(self) + ' is not a multiple of {SIZE_MULTIPLE}; use '"
-        f" + string(self / {SIZE_MULTIPLE} * {SIZE_MULTIPLE})"
-        f" + ' or ' + string(self / {SIZE_MULTIPLE} * {SIZE_MULTIPLE} + {SIZE_MULTIPLE})",
+        f"%d is not a multiple of {SIZE_MULTIPLE}; use %d or %d",
+        ("self", f"self / {SIZE_MULTIPLE} * {SIZE_MULTIPLE}", f"self / {SIZE_MULTIPLE} * {SIZE_MULTIPLE} + {SIZE_MULTIPLE}"),
     )
 )
 

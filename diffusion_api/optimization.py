@@ -83,7 +83,8 @@ def _choice_rules(field: str, table: Mapping[QuantizationFormat, Sequence[StrEnu
         rules.append(
             CelRule(
                 f"self.format != '{named}' || !has(self.{field})" + (f" || self.{field} in [{allowed}]" if choices else ""),
-                message_expression=f"'{field} ' + self.{field} + ' does not exist for {named}; use {usable}'",
+                f"{field} %s does not exist for {named}; use {usable}",
+                (f"self.{field}",),
                 field_path=f".{field}",
             )
         )
@@ -279,8 +280,8 @@ _SAMPLING = "self.model.sampling"
 _STEPS = f"(has({_SAMPLING}.sigmas) ? size({_SAMPLING}.sigmas) : {_SAMPLING}.steps)"
 MASK_LENGTH_RULE = CelRule(
     f"!has({_MASK}) || (!has({_SAMPLING}.sigmas) && !has({_SAMPLING}.steps)) || size({_MASK}) == {_STEPS}",
-    message_expression=f"'stepCache.mask has ' + string(size({_MASK})) + ' entries, and model.sampling has ' + string({_STEPS})"
-    " + ' steps; give one entry for each step'",
+    "stepCache.mask has %d entries, and model.sampling has %d steps; give one entry for each step",
+    (f"size({_MASK})", _STEPS),
 )
 
 

@@ -38,7 +38,8 @@ class Autoscaling(ApiModel):
         json_schema_extra=cel_rules(
             CelRule(
                 "self.minReplicas <= self.maxReplicas",
-                message_expression="'minReplicas ' + string(self.minReplicas) + ' is above maxReplicas ' + string(self.maxReplicas)",
+                "minReplicas %d is above maxReplicas %d",
+                ("self.minReplicas", "self.maxReplicas"),
             )
         )
     )
