@@ -58,15 +58,15 @@ def build(file: DeploymentFile, store: StoreOption = DEFAULT_STORE, simulate: Si
 def run(
     file: DeploymentFile,
     store: StoreOption = DEFAULT_STORE,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    http_port: Annotated[int, typer.Option(min=1, max=65535, help="Triton's HTTP port.")] = 8000,
-    grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="Triton's gRPC port.")] = 8001,
-    metrics_port: Annotated[int, typer.Option(min=1, max=65535, help="Triton's metrics port.")] = 8002,
+    http_port: Annotated[int, typer.Option(min=0, max=65535, help="Triton's HTTP port; 0 takes a free one.")] = 8000,
+    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="Triton's gRPC port; 0 takes a free one.")] = 8001,
+    metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="Triton's metrics port; 0 takes a free one.")] = 8002,
 ) -> None:
     """Build if needed, serve with Triton until Ctrl-C, and print how to ask for a picture."""
-    from diffusionctl.run import Ports, run_file
+    from diffusionctl.run import run_file
+    from engine_runtime.triton.server import TritonPorts
 
-    run_file(file, store, host=host, ports=Ports(http=http_port, grpc=grpc_port, metrics=metrics_port))
+    run_file(file, store, ports=TritonPorts(http=http_port, grpc=grpc_port, metrics=metrics_port))
 
 
 @app.command()

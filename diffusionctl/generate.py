@@ -9,7 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 from diffusionctl.errors import ServerError, UsageError
-from engine_runtime.client import RequestFailedError, generate
+from engine_runtime.client import generate
+from engine_runtime.errors import GenerationError
 
 FORMATS = {".png": "png", ".webp": "webp", ".jpg": "jpeg", ".jpeg": "jpeg"}
 
@@ -36,7 +37,7 @@ def generate_picture(request: PictureRequest, out: Path, *, url: str, as_json: b
         raise UsageError(f"{out} has no suffix of a picture format; use one of {', '.join(FORMATS)}")
     try:
         _draw(request, out, url, as_json=as_json)
-    except RequestFailedError as error:
+    except GenerationError as error:
         raise ServerError(str(error)) from None
 
 
@@ -51,9 +52,9 @@ def _draw(request: PictureRequest, out: Path, url: str, *, as_json: bool) -> Non
         preview_every=request.preview_every,
     )
     for answer in answers:
-        path = out if answer.final else out.with_suffix(f".step-{answer.step}{out.suffix}")
-        path.write_bytes(answer.image)
+        path = out.with_suffix(f".step-{answer.metadata['step']}{out.suffix}") if answer.is_preview else out
+        path.write_bytes(answer.data)
         if as_json:
-            print(json.dumps({"path": str(path), "final": answer.final, **answer.metadata}))
+            print(json.dumps({"path": str(path), **answer.metadata}))
         else:
             Console(highlight=False).print(f"{path}  seed {answer.metadata.get('seed')}", soft_wrap=True)

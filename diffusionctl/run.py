@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import signal
+import tempfile
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
+from diffusion_api.serving import Serving
 from diffusionctl.build import build_file
 from diffusionctl.errors import ServerError
-from engine_runtime.triton.server import LocalTriton, ServerFailedError
+from diffusionctl.files import read_deployment
+from engine_runtime.triton.repository import link_model_repository
+from engine_runtime.triton.server import LocalTriton, TritonPorts, TritonStartError
 
 
-@dataclass(frozen=True)
-class Ports:
-    """Where Triton listens."""
-
-    http: int
-    grpc: int
-    metrics: int
-
-
-def run_file(file: Path, store_folder: Path, *, host: str, ports: Ports) -> None:
+def run_file(file: Path, store_folder: Path, *, ports: TritonPorts) -> None:
     """Build a file's engine if the store lacks it, serve it, and stop cleanly on Ctrl-C or SIGTERM.
 
     Raises:
@@ -35,22 +29,26 @@ def run_file(file: Path, store_folder: Path, *, host: str, ports: Ports) -> None
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
-        with LocalTriton(
-            engine.path / "model_repository", host=host, http_port=ports.http, grpc_port=ports.grpc, metrics_port=ports.metrics
-        ) as server:
-            console.print(_how_to_ask(host, ports), soft_wrap=True)
-            while not stop.wait(0.5):
-                server.check_alive()
-    except ServerFailedError as error:
+        _serve(engine.path / "model_repository", read_deployment(file).spec.serving, ports, stop, console)
+    except TritonStartError as error:
         raise ServerError(str(error)) from None
     console.print("stopped")
 
 
-def _how_to_ask(host: str, ports: Ports) -> str:
+def _serve(repository: Path, serving: Serving, ports: TritonPorts, stop: threading.Event, console: Console) -> None:
+    with tempfile.TemporaryDirectory(prefix="model-repository-") as linked:
+        link_model_repository(repository, Path(linked), serving)
+        with LocalTriton(Path(linked), ports=ports) as server:
+            console.print(_how_to_ask(server), soft_wrap=True)
+            while not stop.wait(0.5):
+                server.require_running()
+
+
+def _how_to_ask(server: LocalTriton) -> str:
     return f"""serving
-  HTTP     http://{host}:{ports.http}/v2
-  gRPC     {host}:{ports.grpc}
-  metrics  http://{host}:{ports.metrics}/metrics
+  HTTP     {server.http_url}/v2
+  gRPC     {server.grpc_url}
+  metrics  {server.metrics_url}
 ask for a picture
-  diffusionctl generate "a red digit seven" --out seven.png --url {host}:{ports.grpc}
+  diffusionctl generate "a red digit seven" --out seven.png --url {server.grpc_url}
 stop with Ctrl-C"""

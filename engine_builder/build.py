@@ -11,8 +11,9 @@ from pathlib import Path
 from diffusion_api.build_job import BuildJob, Verification, build_job_for
 from diffusion_api.build_report import BuildReport
 from diffusion_api.deployment import DiffusionDeployment
-from diffusion_api.engine_key import engine_key
+from diffusion_api.engine_key import engine_key, prompts_digest
 from engine_builder.compilers import compiler_for
+from engine_builder.errors import UnsupportedTargetError
 from engine_builder.fetch import resolve_revision
 from engine_builder.planning import Candidate, candidates
 from engine_builder.progress import BuildProgress, SilentProgress
@@ -21,6 +22,7 @@ from engine_builder.store import Store, digest_of
 
 ENGINE_STAGE = "engine"
 REPORT_FILE = "build.json"
+NVIDIA_DEVICE = Path("/dev/nvidiactl")
 
 
 @dataclass(frozen=True)
@@ -101,11 +103,29 @@ def plan_engine(job: BuildJob, store: Store, settings: BuildSettings | None = No
     key = engine_key(
         job,
         resolved_revision=revision,
+        prompts_digest=prompts_digest(job.optimization.calibration.prompts or ()),
+        compiler_version=compiler.version(),
+        builder=builder_version(),
         student_digest=student,
-        compiler_version=f"{compiler.name} {compiler.version()}",
-        builder_version=builder_version(),
+        builder_flags=compiler.settings(),
     )
     return EnginePlan(job, key, revision, student, f"{compiler.name} {compiler.version()}", store.find(ENGINE_STAGE, key), recipes)
+
+
+def require_target(job: BuildJob) -> None:
+    """Check, before anything is downloaded, that this machine can compile for the accelerator and verify on it.
+
+    Raises:
+        UnsupportedTargetError: it cannot; the message says what to change.
+    """
+    formats = {part.format for candidate in candidates(job) for part in candidate.recipe.components.values()}
+    compiler_for(job.accelerator).check(job.accelerator, formats)
+    runs_here = job.accelerator.is_cpu or NVIDIA_DEVICE.exists()
+    if job.verification is Verification.ENGINE and not runs_here:
+        raise UnsupportedTargetError(
+            f"quality is verified on the engine itself, and this machine has no NVIDIA GPU: build on a node with "
+            f"{job.accelerator.product}, or check quality in torch alone with verification: Simulated (diffusionctl build --simulate-verification)"
+        )
 
 
 def builder_version() -> str:
@@ -136,6 +156,7 @@ def build_engine(
     settings, progress = settings or BuildSettings(), progress or SilentProgress()
     plan = plan_engine(job, store, settings)
     if plan.published is None:
+        require_target(job)
         with store.lock(plan.engine_key, lambda holder: progress.message(f"{holder} builds this engine already; waiting for it")):
             published = store.find(ENGINE_STAGE, plan.engine_key)
             if published is None:

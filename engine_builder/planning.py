@@ -90,6 +90,11 @@ def require_kernels(format: QuantizationFormat, accelerator: Accelerator) -> Non
     )
 
 
+def is_emulated(quantization: QuantizationFormat, accelerator: Accelerator) -> bool:
+    """Tell whether a format is exported as plain arithmetic: a CPU runs INT8 and FP8 graphs as they are, block formats not."""
+    return accelerator.is_cpu and quantization in (QuantizationFormat.MXFP8, QuantizationFormat.NVFP4)
+
+
 def _transformer_recipes(job: BuildJob) -> Iterator[ComponentRecipe]:
     wanted = job.optimization.quantization
     if wanted.format is not FormatChoice.AUTO:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from diffusion_api.build_report import StageTiming
 from engine_builder.progress import BuildProgress
-from engine_builder.store import Store, digest_of
+from engine_builder.store import CHECKSUMS, Store, digest_of
+from engine_builder.store.checksums import measure, read_checksums, write_checksums
 
 COST_FILE = "stage.json"
 # Raise when a stage's code writes something else for the same inputs, so that no old artifact is taken for a new one.
@@ -68,6 +69,8 @@ def _measured(work: Callable[[Path], None], folder: Path) -> None:
     work(folder)
     cost = {"seconds": round(time.perf_counter() - begin, 3), "peakMemoryMib": round(peak_memory_mib(), 1)}
     (folder / COST_FILE).write_text(json.dumps(cost) + "\n")
+    if (folder / CHECKSUMS).is_file():  # A download knows its checksums; hashing gigabytes again would only take time.
+        write_checksums(folder, measure(folder, read_checksums(folder)))
 
 
 def _read_cost(stage: str, folder: Path, *, reused: bool) -> StageTiming:

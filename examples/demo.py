@@ -59,7 +59,7 @@ def draw_digits(url: str, folder: Path) -> float:
     for digit, name in enumerate(NAMES):
         colour = COLOURS[digit % len(COLOURS)]
         *_, answer = generate(url, f"a {colour} digit {name}", seed=digit)
-        (folder / f"{digit}-{colour}.png").write_bytes(answer.image)
+        (folder / f"{digit}-{colour}.png").write_bytes(answer.data)
     seconds = time.perf_counter() - begin
     pictures = [Image.open(path) for path in sorted(folder.glob("[0-9]-*.png"))]
     sheet = Image.new("RGB", (sum(picture.width for picture in pictures), pictures[0].height))

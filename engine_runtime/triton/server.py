@@ -124,6 +124,16 @@ class LocalTriton:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
 
+    def require_running(self) -> None:
+        """Check that the server still runs.
+
+        Raises:
+            TritonStartError: It ended by itself.
+        """
+        if self._process is None or self._process.poll() is not None:
+            code = "unknown" if self._process is None else self._process.returncode
+            raise TritonStartError(f"tritonserver ended with exit code {code}:\n{meaningful_log(self.log_path)}")
+
     def stop(self) -> None:
         """End the server: politely, then surely. Does nothing where it is not running."""
         process, self._process = self._process, None
@@ -159,7 +169,7 @@ class LocalTriton:
             f"--http-port={ports.http}",
             f"--grpc-port={ports.grpc}",
             f"--metrics-port={ports.metrics}",
-            "--exit-timeout-secs=10",
+            "--exit-timeout-secs=5",
         ]
 
     def _wait_ready(self, process: subprocess.Popen[bytes], log_file: Path) -> None:

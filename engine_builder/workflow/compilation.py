@@ -1,0 +1,200 @@
+"""The `export` and `compile` stages: an artifact a component and a piece, so that a changed recipe repeats only what it changes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from diffusion_api.build_report import PieceReport
+from diffusion_api.engine_manifest import Piece, TensorSpec
+from diffusion_api.model_spec import Shape
+from diffusion_api.recipe import NoStepCache, Precision
+from engine_builder.compilers import CompileRequest, profile_of
+from engine_builder.export import ExportedGraph, check_parity, compose, example_inputs, export_graph
+from engine_builder.families.base import GraphModule
+from engine_builder.planning import is_emulated
+from engine_builder.stage_runner import StageResult
+from engine_builder.workflow.context import BuildContext
+from engine_builder.workflow.search import Choice, candidate_simulation
+from engine_builder.workflow.simulation import Simulation
+
+TRANSFORMER = "transformer"
+TRANSFORMER_PIECES = ("transformer_prelude", "transformer_body", "transformer_head")
+GRAPHS_FILE = "graphs.json"
+PIECE_FILE = "piece.json"
+TRACED_SHAPE = Shape(width=96, height=80)
+"""Traced at odd lengths, so that no axis is taken for a constant or for another axis."""
+PARITY_LIMIT_BYTES = 2 * 2**30
+"""Above this a second runtime's copy of the weights does not fit beside torch's."""
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class CompiledEngine:
+    """The compiled pieces of one recipe."""
+
+    pieces: Mapping[str, Piece]
+    folders: Mapping[str, Path]
+    """By piece, where its files lie."""
+    reports: tuple[PieceReport, ...]
+    warnings: tuple[str, ...]
+    digest: str
+
+    @property
+    def size_mib(self) -> float:
+        """Size of all compiled files."""
+        return sum(report.compiled_mib for report in self.reports)
+
+
+@dataclass(frozen=True)
+class ExportedPiece:
+    """One exported graph in the store."""
+
+    name: str
+    onnx: Path
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    size_mib: float
+    relative_error: float | None
+    digest: str
+
+
+def build_pieces(context: BuildContext, choice: Choice) -> CompiledEngine:
+    """Export and compile what a recipe needs: one transformer without a step cache, its three pieces with one."""
+    exported = [piece for component in context.family.components for piece in export_stage(context, choice, component)]
+    split = not isinstance(choice.step_cache, NoStepCache)
+    unwanted = {TRANSFORMER} if split else set(TRANSFORMER_PIECES)
+    results = [(piece, compile_stage(context, choice, piece)) for piece in exported if piece.name not in unwanted]
+    reports = [_report(piece, result) for piece, result in results]
+    facts = [json.loads((result.path / PIECE_FILE).read_text()) for _, result in results]
+    return CompiledEngine(
+        pieces={piece.name: Piece.model_validate(fact["piece"]) for (piece, _), fact in zip(results, facts, strict=True)},
+        folders={piece.name: result.path / "files" for piece, result in results},
+        reports=tuple(reports),
+        warnings=tuple(dict.fromkeys(warning for fact in facts for warning in fact["warnings"])),
+        digest="".join(result.digest[:16] for _, result in results),
+    )
+
+
+def export_stage(context: BuildContext, choice: Choice, component: str) -> list[ExportedPiece]:
+    """Export a component's graphs, and for the transformer also their composition."""
+    recipe = context.quantized_components(choice.scored.candidate.recipe).get(component)
+    emulate = recipe is not None and is_emulated(recipe.format, context.job.accelerator)
+    precision = graph_precision(context)
+
+    def work(folder: Path) -> None:
+        simulation = candidate_simulation(context, choice.scored)
+        graphs = [graph for graph in simulation.graphs if graph.component == component]
+        (folder / GRAPHS_FILE).write_text(
+            json.dumps(_export(context, simulation, graphs, folder, emulate=emulate, precision=precision), indent=2)
+        )
+
+    quantized = choice.scored.artifact.digest if recipe is not None else None
+    result = context.runner.run("export", (context.checkpoint.digest, component, quantized, emulate, precision), work, label=component)
+    return [_exported(entry, result) for entry in json.loads((result.path / GRAPHS_FILE).read_text())]
+
+
+def compile_stage(context: BuildContext, choice: Choice, piece: ExportedPiece) -> StageResult:
+    """Compile one graph for the accelerator."""
+    compiler = context.compiler
+    profile = profile_of([plan.dims for plan in context.manifest.shapes], context.manifest.max_batch_size)
+
+    def work(folder: Path) -> None:
+        files = folder / "files"
+        files.mkdir()
+        request = CompileRequest(piece.name, piece.onnx, piece.inputs, piece.outputs, profile, choice.recipe.precision)
+        compiled = compiler.compile(request, files, context.runner.store.root / "timing-cache")
+        facts = {
+            "piece": compiled.piece.to_wire(),
+            "bytes": compiled.size_bytes,
+            "seconds": compiled.seconds,
+            "warnings": list(compiled.warnings),
+        }
+        (folder / PIECE_FILE).write_text(json.dumps(facts, indent=2))
+
+    axes = {name: [axis.minimum, axis.optimum, axis.maximum] for name, axis in profile.axes.items()}
+    inputs = (piece.digest, piece.name, compiler.version(), dict(compiler.settings()), axes, profile.batch.maximum)
+    return context.runner.run("compile", (*inputs, context.job.accelerator, choice.recipe.precision), work, label=piece.name)
+
+
+def graph_precision(context: BuildContext) -> Precision:
+    """Return the type of the exported layers: TensorRT takes the graph's, OpenVINO casts an FP32 graph when it loads it."""
+    return Precision.FP32 if context.job.accelerator.is_cpu else Precision.BF16
+
+
+def _export(
+    context: BuildContext, simulation: Simulation, graphs: Sequence[GraphModule], folder: Path, *, emulate: bool, precision: Precision
+) -> list[dict[str, object]]:
+    example = context.family.manifest(context.checkpoint.folder, context.job.model.sampling, [TRACED_SHAPE], 2).shapes[0].dims
+    shapes = [(example, 1), (context.manifest.shapes[0].dims, 2)]
+    exported = []
+    for graph in graphs:
+        if precision is Precision.BF16:
+            cast_weights(graph, torch.bfloat16)
+        done = export_graph(graph, folder / f"{graph.name}.onnx", example=example, emulate=emulate)
+        if done.portable and precision is Precision.FP32 and done.size_bytes < PARITY_LIMIT_BYTES:
+            done = done.with_error(check_parity(done, graph, [example_inputs(graph, axes, batch) for axes, batch in shapes]))
+        exported.append((done, graph.inputs, graph.outputs))
+    if [graph.name for graph in graphs] == list(TRANSFORMER_PIECES):
+        exported.append(_composed(graphs, [done for done, _, _ in exported], folder))
+    return [
+        {
+            "name": done.name,
+            "inputs": [spec.to_wire() for spec in inputs],
+            "outputs": [spec.to_wire() for spec in outputs],
+            "bytes": done.size_bytes,
+            "relativeError": done.relative_error,
+        }
+        for done, inputs, outputs in exported
+    ]
+
+
+def _composed(
+    graphs: Sequence[GraphModule], exported: Sequence[ExportedGraph], folder: Path
+) -> tuple[ExportedGraph, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Join the transformer's pieces: its inputs are those that no piece makes, its outputs the head's."""
+    made = {spec.name for graph in graphs for spec in graph.outputs}
+    inputs = tuple({spec.name: spec for graph in graphs for spec in graph.inputs if spec.name not in made}.values())
+    joined = compose(TRANSFORMER, exported, folder / f"{TRANSFORMER}.onnx", inputs=inputs, outputs=graphs[-1].outputs)
+    errors = [done.relative_error for done in exported if done.relative_error is not None]
+    return joined.with_error(max(errors, default=None)), inputs, graphs[-1].outputs
+
+
+def cast_weights(graph: GraphModule, dtype: torch.dtype) -> None:
+    """Cast a piece's parameters; scales and statistics, which are buffers, keep FP32."""
+    for parameter in graph.module.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+
+
+def _exported(entry: Mapping[str, object], result: StageResult) -> ExportedPiece:
+    fields = {name: entry[name] for name in ("name", "bytes", "relativeError", "inputs", "outputs")}
+    return ExportedPiece(
+        name=str(fields["name"]),
+        onnx=result.path / f"{fields['name']}.onnx",
+        inputs=_specs(fields["inputs"]),
+        outputs=_specs(fields["outputs"]),
+        size_mib=float(str(fields["bytes"])) / MIB,
+        relative_error=None if fields["relativeError"] is None else float(str(fields["relativeError"])),
+        digest=result.digest,
+    )
+
+
+def _specs(entries: object) -> tuple[TensorSpec, ...]:
+    assert isinstance(entries, list)
+    return tuple(TensorSpec.model_validate(entry) for entry in entries)
+
+
+def _report(piece: ExportedPiece, result: StageResult) -> PieceReport:
+    facts = json.loads((result.path / PIECE_FILE).read_text())
+    return PieceReport(
+        name=piece.name,
+        relative_error=piece.relative_error,
+        onnx_mib=piece.size_mib,
+        compiled_mib=facts["bytes"] / MIB,
+        compile_seconds=facts["seconds"],
+    )

@@ -1,0 +1,60 @@
+"""What all stages of one build share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from diffusion_api.build_job import BuildJob
+from diffusion_api.engine_manifest import EngineManifest
+from diffusion_api.optimization import QuantizationFormat
+from diffusion_api.recipe import ComponentRecipe, Recipe
+from engine_builder.build import EnginePlan
+from engine_builder.compilers import compiler_for
+from engine_builder.compilers.base import Compiler
+from engine_builder.evaluation.metrics import PerceptualModels
+from engine_builder.evaluation.samples import SampleSplit
+from engine_builder.families.base import Family
+from engine_builder.stage_runner import StageRunner
+from engine_builder.workflow.checkpoint_stage import Checkpoint
+from engine_builder.workflow.simulation import Simulation, load_simulation
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """One build in progress."""
+
+    plan: EnginePlan
+    runner: StageRunner
+    checkpoint: Checkpoint
+    family: Family
+    manifest: EngineManifest
+    """Without pieces, recipe and step cache."""
+    samples: SampleSplit
+    perceptual_models: PerceptualModels
+    """Weights for LPIPS and CLIP, where the budget limits them."""
+    scratch: dict[str, Simulation]
+    """Models in memory, by recipe, so that a stage need not load again what the one before it had."""
+
+    @property
+    def job(self) -> BuildJob:
+        """The job."""
+        return self.plan.job
+
+    @property
+    def compiler(self) -> Compiler:
+        """The compiler of the accelerator."""
+        return compiler_for(self.job.accelerator)
+
+    def quantized_components(self, recipe: Recipe) -> Mapping[str, ComponentRecipe]:
+        """Return the components that a recipe changes."""
+        return {name: part for name, part in recipe.components.items() if part.format is not QuantizationFormat.NONE}
+
+    def simulation(self, name: str, prepare: Callable[[Simulation], None]) -> Simulation:
+        """Return the model of this name, loaded and `prepare`d where it is not in memory; only the last one is kept."""
+        if name not in self.scratch:
+            self.scratch.clear()
+            simulation = load_simulation(self.family, self.checkpoint.folder, self.manifest, self.checkpoint.student)
+            prepare(simulation)
+            self.scratch[name] = simulation
+        return self.scratch[name]

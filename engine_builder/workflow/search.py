@@ -1,0 +1,213 @@
+"""The `candidate` and `step-cache` stages: scores every recipe in torch, and puts those inside the budget in order of speed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffusion_api.build_report import CacheCalibration, CandidateResult
+from diffusion_api.deployment import MeasuredQuality
+from diffusion_api.recipe import FixedMaskStepCache, NoStepCache, Recipe, StepCachePlan, TeaCacheStepCache
+from engine_builder.errors import QualityBudgetError
+from engine_builder.evaluation.budget import candidate_table, within_budget
+from engine_builder.planning import Candidate
+from engine_builder.stage_runner import StageResult
+from engine_builder.step_cache.plan import plan_step_cache
+from engine_builder.workflow.context import BuildContext
+from engine_builder.workflow.reference_stage import References, draw_like, quality_of, unoptimized
+from engine_builder.workflow.simulation import BATCH_SIZE, Simulation
+from engine_runtime.generation import Engine
+from engine_runtime.pieces import Array, PieceRunner
+from engine_runtime.requests import GenerationRequest
+
+RESULT_FILE = "result.json"
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A candidate with what it reached in torch, without a step cache."""
+
+    candidate: Candidate
+    quality: MeasuredQuality
+    transformer_mib: float
+    artifact: StageResult
+    """Holds the quantized components."""
+    broken_limits: tuple[str, ...]
+    """Sentences; empty inside the budget."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A recipe that may be built, with its step cache."""
+
+    scored: Scored
+    step_cache: StepCachePlan
+    calibration: CacheCalibration
+    expected_speedup: float
+    digest: str
+
+    @property
+    def recipe(self) -> Recipe:
+        """The whole recipe."""
+        return self.scored.candidate.recipe.model_copy(update={"step_cache": self.step_cache})
+
+
+def score_candidates(context: BuildContext, references: References) -> list[Scored]:
+    """Score every recipe of the plan, the fastest expected first."""
+    return [_score(context, references, candidate) for candidate in context.plan.candidates]
+
+
+def choose(context: BuildContext, references: References, scored: Sequence[Scored]) -> list[Choice]:
+    """Return the recipes inside the budget with their step caches, the fastest expected first.
+
+    A recipe whose best imaginable step cache could not beat one already found is left out of the calibration.
+
+    Raises:
+        QualityBudgetError: no recipe is inside the budget; the message is a table of what was reached.
+    """
+    inside = [each for each in scored if not each.broken_limits]
+    if not inside:
+        table = candidate_table([report_of(each) for each in scored], context.job.optimization.quality_budget)
+        raise QualityBudgetError(f"no recipe holds the quality budget; relax optimization.qualityBudget or name another format\n{table}")
+    share = _body_share(context)
+    choices: list[Choice] = []
+    for each in inside:
+        best = max((choice.expected_speedup for choice in choices), default=0.0)
+        if each.candidate.expected_speedup * _cache_gain(share, 1.0) > best:
+            choices.append(_with_step_cache(context, references, each, share))
+        else:
+            plain = NoStepCache(reason="not calibrated: a faster recipe was found before")
+            choices.append(Choice(each, plain, CacheCalibration(), each.candidate.expected_speedup, each.artifact.digest))
+    return sorted(choices, key=lambda choice: -choice.expected_speedup)
+
+
+def report_of(scored: Scored, *, chosen: bool = False, note: str = "") -> CandidateResult:
+    """Return a candidate's line of the report."""
+    return CandidateResult(
+        recipe=scored.candidate.recipe,
+        label=scored.candidate.recipe.label.rsplit(", ", 1)[0],
+        quality=scored.quality,
+        expected_speedup=scored.candidate.expected_speedup,
+        within_budget=not scored.broken_limits,
+        chosen=chosen,
+        simulated=scored.candidate.simulated,
+        size_mib=scored.transformer_mib,
+        note=note or "; ".join(scored.broken_limits),
+    )
+
+
+def candidate_simulation(context: BuildContext, scored: Scored) -> Simulation:
+    """Return the quantized model of a candidate, restored where it is not in memory."""
+    components = context.quantized_components(scored.candidate.recipe)
+    if not components:
+        return unoptimized(context)
+    return context.simulation(scored.artifact.digest, lambda simulation: simulation.restore(components, scored.artifact.path))
+
+
+def _score(context: BuildContext, references: References, candidate: Candidate) -> Scored:
+    components = context.quantized_components(candidate.recipe)
+    budget = context.job.optimization.quality_budget
+    samples = context.samples.calibration
+
+    def work(folder: Path) -> None:
+        context.scratch.clear()
+        simulation = unoptimized(context)
+        mib = _size_mib(simulation, "transformer")
+        if components:
+            context.scratch.clear()  # It is quantized in place, so it is no longer the unoptimized one.
+            summaries = simulation.quantize(components, samples)
+            simulation.save(components, folder)
+            if "transformer" in summaries:
+                mib = summaries["transformer"].weight_bytes / MIB
+        quality = quality_of(context, references, draw_like(simulation.engine(), references))
+        result = {"quality": quality.to_wire(), "transformerMib": mib}
+        (folder / RESULT_FILE).write_text(json.dumps(result, indent=2) + "\n")
+
+    optional_metrics = [name for name in ("max_flip", "max_lpips", "max_clip_drop") if getattr(budget, name) is not None]
+    identity = [[sample.prompt, sample.seed] for sample in samples] if components else []
+    inputs = (references.digest, {name: part.to_wire() for name, part in components.items()}, identity, optional_metrics)
+    artifact = context.runner.run("candidate", inputs, work, label=candidate.recipe.label.rsplit(", ", 1)[0])
+    result = json.loads((artifact.path / RESULT_FILE).read_text())
+    quality = MeasuredQuality.model_validate(result["quality"])
+    return Scored(candidate, quality, result["transformerMib"], artifact, tuple(within_budget(quality, budget)))
+
+
+def _with_step_cache(context: BuildContext, references: References, scored: Scored, body_share: float) -> Choice:
+    optimization = context.job.optimization
+
+    def work(folder: Path) -> None:
+        simulation = candidate_simulation(context, scored)
+        plan, calibration = plan_step_cache(
+            optimization.step_cache,
+            simulation.engine,
+            sigmas=context.manifest.shapes[0].sigmas,
+            calibration=context.samples.calibration,
+            reference=references.default,
+            budget=optimization.quality_budget,
+            body_share=body_share,
+            models=context.perceptual_models,
+            batch_size=BATCH_SIZE,
+        )
+        recipe = scored.candidate.recipe.model_copy(update={"step_cache": plan})
+        result = {"recipe": recipe.to_wire(), "calibration": calibration.to_wire()}
+        (folder / RESULT_FILE).write_text(json.dumps(result) + "\n")
+
+    inputs = (scored.artifact.digest, optimization.step_cache, optimization.quality_budget, round(body_share, 1))
+    artifact = context.runner.run("step-cache", inputs, work)
+    result = json.loads((artifact.path / RESULT_FILE).read_text())
+    plan = Recipe.model_validate(result["recipe"]).step_cache
+    calibration = CacheCalibration.model_validate(result["calibration"])
+    gain = _cache_gain(body_share, _skip_ratio(plan))
+    return Choice(scored, plan, calibration, scored.candidate.expected_speedup * gain, artifact.digest)
+
+
+def _skip_ratio(plan: StepCachePlan) -> float:
+    match plan:
+        case FixedMaskStepCache():
+            return 1 - sum(plan.mask) / len(plan.mask)
+        case TeaCacheStepCache():
+            return plan.skip_ratio
+        case NoStepCache():
+            return 0.0
+
+
+def _cache_gain(body_share: float, skip_ratio: float) -> float:
+    """Return how many times faster a generation is when a share of its body's runs is left out."""
+    return 1 / max(1 - body_share * skip_ratio, 0.05)
+
+
+def _body_share(context: BuildContext) -> float:
+    """Return the share of a generation's time that the transformer's body takes, in torch, batch 1; the better of two runs."""
+    engine, seconds = _timed_engine(context)
+    request = GenerationRequest(context.samples.evaluation[0].prompt, size=context.job.shapes[0].name)
+    shares = []
+    for _ in range(2):
+        seconds.clear()
+        engine.generate([request])
+        shares.append(seconds["transformer_body"] / sum(seconds.values()))
+    return shares[-1]
+
+
+def _timed_engine(context: BuildContext) -> tuple[Engine, dict[str, float]]:
+    """Return the unoptimized engine and the seconds that each of its pieces took, counted up with every call."""
+    seconds: dict[str, float] = {}
+
+    class Timed:
+        def __init__(self, name: str, runner: PieceRunner) -> None:
+            self._name, self._runner = name, runner
+
+        def __call__(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+            begin = time.perf_counter()
+            outputs = self._runner(inputs)
+            seconds[self._name] = seconds.get(self._name, 0.0) + time.perf_counter() - begin
+            return outputs
+
+    return unoptimized(context).engine(wrap=Timed), seconds
+
+
+def _size_mib(simulation: Simulation, component: str) -> float:
+    return sum(p.numel() * p.element_size() for p in simulation.model.components[component].parameters()) / MIB
