@@ -132,7 +132,7 @@ class Quantization(ApiModel):
     """When activation scales are computed; unset: the format's usual one."""
     algorithm: QuantizationAlgorithm | None = None
     """How scales are chosen; unset: the format's plain one, `Max`."""
-    components: dict[str, ComponentQuantization] = Field(default_factory=dict, max_length=16)
+    components: dict[str, ComponentQuantization] = Field(default={}, max_length=16)
     """Formats of other components by name, for example `textEncoder`; unnamed ones stay unquantized."""
 
     @model_validator(mode="after")
