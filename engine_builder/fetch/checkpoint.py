@@ -14,7 +14,7 @@ from engine_builder.fetch.archives import ARCHIVE_SUFFIXES, unpack_checkpoint
 from engine_builder.fetch.local import LocalSource, path_of_file_uri, path_of_pvc_uri
 from engine_builder.fetch.selection import MODEL_INDEX, checkpoint_files, parse_model_index
 from engine_builder.fetch.source import RemoteFile, Source, check_pin, content_revision
-from engine_builder.fetch.transfer import HUB_WORK_FOLDER, Progress, bring, require_space_for, retried
+from engine_builder.fetch.transfer import HUB_WORK_FOLDER, Progress, bring, require_space_for
 from engine_builder.store import FileSum
 from engine_builder.store.checksums import measure, write_checksums
 
@@ -80,7 +80,7 @@ def resolve_revision(source: ModelSource, *, base_folder: Path | None = None, cr
         TransientError: It cannot be reached now.
     """
     place = source_of(source.uri, source.revision, base_folder=base_folder or Path.cwd(), credentials=credentials or {})
-    return retried(lambda: _revision(place, source))
+    return _revision(place, source, None)
 
 
 def fetch_checkpoint(
@@ -107,8 +107,8 @@ def fetch_checkpoint(
         TransientError: The network or the disk; call again.
     """
     place = source_of(source.uri, source.revision, base_folder=base_folder or Path.cwd(), credentials=credentials or {})
-    revision = retried(lambda: _revision(place, source))
     files = _wanted(place)
+    revision = _revision(place, source, files)
     sums = _brought(place, files, destination, progress)
     if len(files) == 1 and files[0].path.endswith(ARCHIVE_SUFFIXES):
         unpack_checkpoint(destination / files[0].path, destination)
@@ -132,8 +132,8 @@ def fetch_files(
         BuildError: As `fetch_checkpoint`.
     """
     place = source_of(source.uri, source.revision, base_folder=base_folder or Path.cwd(), credentials=credentials or {})
-    revision = retried(lambda: _revision(place, source))
     files = _wanted(place)
+    revision = _revision(place, source, files)
     _brought(place, files, destination, None)
     return (destination / files[0].path if len(files) == 1 else destination), revision
 
@@ -148,9 +148,9 @@ def licence_of(folder: Path) -> str:
     return next((line for line in lines if line), "")
 
 
-def _revision(place: Source, source: ModelSource) -> str:
+def _revision(place: Source, source: ModelSource, files: tuple[RemoteFile, ...] | None) -> str:
     own = place.revision()
-    return own if own is not None else check_pin(source.uri, source.revision, content_revision(_wanted(place)))
+    return own if own is not None else check_pin(source.uri, source.revision, content_revision(files or _wanted(place)))
 
 
 def _brought(place: Source, files: tuple[RemoteFile, ...], destination: Path, progress: Progress | None) -> dict[str, FileSum]:
@@ -159,14 +159,16 @@ def _brought(place: Source, files: tuple[RemoteFile, ...], destination: Path, pr
     sums = bring(place, files, destination, progress)
     for leftovers in list(destination.rglob(HUB_WORK_FOLDER)):
         shutil.rmtree(leftovers)
+    for other_version in list(destination.rglob("*.part")):
+        other_version.unlink()
     return sums
 
 
 def _wanted(place: Source) -> tuple[RemoteFile, ...]:
-    files = {file.path: file for file in retried(place.files)}
+    files = {file.path: file for file in place.files()}
     if not files:
         raise InvalidJobError("the source holds no files; check model.uri")
     if MODEL_INDEX not in files:
         return place.detailed(tuple(files.values()))  # One file, or a student's folder.
-    index = parse_model_index(retried(lambda: place.read(MODEL_INDEX)))
-    return retried(lambda: place.detailed([files[path] for path in checkpoint_files(files, index)]))
+    index = parse_model_index(place.read(MODEL_INDEX))
+    return place.detailed([files[path] for path in checkpoint_files(files, index)])

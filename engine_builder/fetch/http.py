@@ -12,7 +12,7 @@ from engine_builder.errors import BuildError, InvalidJobError, TransientError
 
 TIMEOUT_SECONDS = (10.0, 60.0)
 """To connect, and between two packets."""
-CHUNK_BYTES = 2**20
+CHUNK_BYTES = 2**18
 IDENTITY = {"Accept-Encoding": "identity"}
 """Offsets count bytes of the file, so the server must not compress it."""
 
@@ -90,6 +90,9 @@ def open_at(get: Callable[[dict[str, str]], requests.Response], uri: str, offset
         response.close()
         return open_at(get, uri, 0)
     check_status(response, uri)
+    if tag.startswith('"') and response.headers.get("ETag", tag) != tag:
+        response.close()
+        raise TransientError(f"{uri} changed while it was fetched; try again")
     begin = offset if response.status_code == 206 else 0
     return begin, _chunks(response, uri)
 

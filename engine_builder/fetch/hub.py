@@ -27,7 +27,7 @@ from huggingface_hub.utils import disable_progress_bars
 
 from engine_builder.errors import InvalidJobError, TransientError
 from engine_builder.fetch.source import OnBytes, RemoteFile, first_of
-from engine_builder.fetch.transfer import HUB_WORK_FOLDER
+from engine_builder.fetch.transfer import HUB_WORK_FOLDER, retried
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -59,9 +59,7 @@ class HubSource:
 
     def read(self, path: str) -> bytes:
         """Return a small file."""
-        with self._translated(), TemporaryDirectory() as work:  # Not the hub's cache: a pod's home folder is read-only.
-            brought = hf_hub_download(self._name, self._full(path), revision=self.revision(), local_dir=work, **self._access)
-            return Path(brought).read_bytes()
+        return retried(lambda: self._read(path))
 
     def fetch(self, file: RemoteFile, part: Path, on_bytes: OnBytes) -> None:
         """Download through the hub's client, which resumes in its own folder beside the file."""
@@ -76,8 +74,16 @@ class HubSource:
         """Return the licence of the model card."""
         return str(getattr(self._info.card_data, "license", None) or "")
 
+    def _read(self, path: str) -> bytes:
+        with self._translated(), TemporaryDirectory() as work:  # Not the hub's cache: a pod's home folder is read-only.
+            brought = hf_hub_download(self._name, self._full(path), revision=self.revision(), local_dir=work, **self._access)
+            return Path(brought).read_bytes()
+
     @cached_property
     def _info(self) -> Any:
+        return retried(self._ask)
+
+    def _ask(self) -> Any:
         with self._translated():
             return HfApi(endpoint=self._endpoint, token=self._token).model_info(self._name, revision=self._wanted, files_metadata=True)
 

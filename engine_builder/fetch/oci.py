@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -14,9 +13,10 @@ from typing import Any
 
 from oras.container import Container
 from oras.provider import Registry
+from requests import RequestException
 
 from engine_builder.errors import InvalidJobError, InvalidModelError
-from engine_builder.fetch.http import check_status, network_errors, open_at, with_timeouts
+from engine_builder.fetch.http import check_status, network_errors, new_session, open_at, refusal, with_timeouts
 from engine_builder.fetch.source import OnBytes, RemoteFile, first_of
 from engine_builder.fetch.transfer import append_chunks, retried
 
@@ -33,14 +33,10 @@ class OciSource:
     """
 
     def __init__(self, uri: str, revision: str | None, credentials: Mapping[str, str]) -> None:
-        self._uri = uri
+        self._uri, self._credentials = uri, credentials
         self._container = _container(uri, revision)
         host = str(self._container.registry).rpartition(":")[0] or str(self._container.registry)
-        self._registry = Registry(insecure=host in ("localhost", "127.0.0.1", "[::1]"))  # As docker and oras do.
-        with_timeouts(self._registry.session)
-        user, password = _login(credentials, str(self._container.registry))
-        if user is not None:
-            self._registry.auth.set_basic_auth(user, password or "")
+        self._insecure = host in ("localhost", "127.0.0.1", "[::1]")  # As docker and oras do.
 
     def revision(self) -> str:
         """Return the manifest's digest; a pinned one needs no network."""
@@ -63,8 +59,7 @@ class OciSource:
         url = self._url(f"blobs/{self._layers[file.path]['digest']}")
 
         def get(headers: dict[str, str]) -> Any:
-            with self._authentication():
-                return self._registry.do_request(url, "GET", headers=headers, stream=True)
+            return self._send(url, headers, stream=True)
 
         append_chunks(part, lambda offset: open_at(get, url, offset), on_bytes)
 
@@ -97,20 +92,45 @@ class OciSource:
         return {notes[TITLE].removeprefix("./"): layer for notes, layer in layers if TITLE in notes}
 
     def _get(self, path: str, accept: str = "*/*") -> bytes:
-        with network_errors(self._uri), self._authentication():
-            response = self._registry.do_request(self._url(path), "GET", headers={"Accept": accept})
+        with network_errors(self._uri):
+            response = self._send(self._url(path), {"Accept": accept}, stream=False)
         check_status(response, self._uri)
         return bytes(response.content)
 
-    @contextmanager
-    def _authentication(self) -> Iterator[None]:
+    @cached_property
+    def _registry(self) -> Any:
+        """The client; oras must be told ahead whether the registry wants a password or gives tokens, which `GET /v2/` says."""
+        answer = retried(self._ping)
+        basic = answer.status_code == 401 and answer.headers.get("WWW-Authenticate", "").lower().startswith("basic")
+        registry = Registry(insecure=self._insecure, auth_backend="basic" if basic else "token")
+        with_timeouts(registry.session)
+        user, password = _login(self._credentials, str(self._container.registry))
+        if user is None and basic:
+            raise refusal(401, self._uri)
+        if user is not None:
+            registry.auth.set_basic_auth(user, password or "")
+        return registry
+
+    def _ping(self) -> Any:
+        with network_errors(self._uri):
+            return new_session().get(f"{self._root}/v2/")
+
+    def _send(self, url: str, headers: dict[str, str], *, stream: bool) -> Any:
+        # Below oras' own decorator, which sleeps and tries again also where access is refused (oras 0.2.43).
+        send = Registry.do_request.__wrapped__
         try:
-            yield
-        except ValueError as error:  # oras 0.2 raises it where a 401 names no way to log in.
-            raise InvalidJobError(f"{self._uri}: access is refused (401); name a Secret for this registry in model.secretName") from error
+            return send(self._registry, url, "GET", headers=headers, stream=stream)
+        except ValueError as error:  # A 401 that names no way to log in.
+            if isinstance(error, RequestException):
+                raise
+            raise refusal(401, self._uri) from error
+
+    @property
+    def _root(self) -> str:
+        return f"{'http' if self._insecure else 'https'}://{self._container.registry}"
 
     def _url(self, path: str) -> str:
-        return f"{self._registry.prefix}://{self._container.registry}/v2/{self._container.api_prefix}/{path}"
+        return f"{self._root}/v2/{self._container.api_prefix}/{path}"
 
 
 def _container(uri: str, revision: str | None) -> Container:

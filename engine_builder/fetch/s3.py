@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +15,9 @@ import s3fs
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError, PartialCredentialsError
 
 from engine_builder.errors import InvalidJobError, TransientError
+from engine_builder.fetch.http import refusal
 from engine_builder.fetch.source import OnBytes, RemoteFile, first_of
-from engine_builder.fetch.transfer import append_chunks
+from engine_builder.fetch.transfer import append_chunks, retried
 
 BLOCK_BYTES = 16 * 2**20
 PLAIN_MD5 = re.compile(r"[0-9a-f]{32}")
@@ -46,8 +47,7 @@ class S3Source:
 
     def files(self) -> tuple[RemoteFile, ...]:
         """List the objects."""
-        with self._translated():
-            found: Mapping[str, Any] = self._system.find(self._prefix, detail=True)
+        found: Mapping[str, Any] = self._call(lambda: self._system.find(self._prefix, detail=True))
         files = tuple(_remote_file(self._relative(key), entry) for key, entry in sorted(found.items()) if entry["type"] == "file")
         if not files:
             raise InvalidJobError(f"{self._uri} holds no objects; check model.uri, and that the credentials may list the bucket")
@@ -62,8 +62,7 @@ class S3Source:
 
     def read(self, path: str) -> bytes:
         """Return a small object."""
-        with self._translated():
-            return bytes(self._system.cat_file(self._key(path)))
+        return bytes(self._call(lambda: self._system.cat_file(self._key(path))))
 
     def fetch(self, file: RemoteFile, part: Path, on_bytes: OnBytes) -> None:
         """Download in blocks from where `part` ends."""
@@ -76,13 +75,19 @@ class S3Source:
 
     def _detailed(self, file: RemoteFile) -> RemoteFile:
         bucket, _, key = self._key(file.path).partition("/")
-        with self._translated():
-            head: Mapping[str, Any] = self._system.call_s3("head_object", Bucket=bucket, Key=key, ChecksumMode="ENABLED")
+        head: Mapping[str, Any] = self._call(lambda: self._system.call_s3("head_object", Bucket=bucket, Key=key, ChecksumMode="ENABLED"))
         whole = head.get("ChecksumSHA256") if head.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT" else None
         encrypted = head.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in head
         is_md5 = PLAIN_MD5.fullmatch(file.tag) is not None and not encrypted
         sha256 = base64.b64decode(whole).hex() if whole and "-" not in whole else None
         return replace(file, sha256=sha256, md5=file.tag if is_md5 else None)
+
+    def _call(self, request: Callable[[], Any]) -> Any:
+        def translated() -> Any:
+            with self._translated():
+                return request()
+
+        return retried(translated)
 
     def _relative(self, key: str) -> str:
         return key.rpartition("/")[2] if key == self._prefix else key.removeprefix(f"{self._prefix}/")
@@ -105,12 +110,13 @@ class S3Source:
             raise InvalidJobError(f"{self._uri} does not exist ({error}); check model.uri") from error
         except (ParamValidationError, ValueError) as error:
             raise InvalidJobError(f"{self._uri}: {error}") from error
-        except (BotoCoreError, ClientError, ConnectionError, TimeoutError) as error:
+        except (BotoCoreError, ConnectionError, TimeoutError) as error:
             raise TransientError(f"{self._uri}: {error}") from error
-        except OSError as error:
-            if error.filename is not None or not isinstance(error.__cause__, ClientError):
+        except (ClientError, OSError) as error:
+            answer = error if isinstance(error, ClientError) else error.__cause__
+            if not isinstance(answer, ClientError):
                 raise  # This machine's disk, not S3.
-            raise TransientError(f"{self._uri}: {error}") from error
+            raise refusal(answer.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 503), self._uri) from error
 
 
 def _blocks(stream: Any) -> Iterator[bytes]:

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from engine_builder.errors import InvalidModelError, UnsafeModelError
+from engine_builder.fetch.source import safe_path
 
 MODEL_INDEX = "model_index.json"
 SUFFIXES = {".safetensors", ".json", ".txt", ".model", ".jinja", ".tiktoken"}
@@ -48,8 +49,10 @@ def checkpoint_files(paths: Collection[str], model_index: Mapping[str, Any]) -> 
 
     Raises:
         UnsafeModelError: A component has code, or its weights as pickles only.
+        InvalidModelError: A path leaves the folder.
     """
     components = set(components_of(model_index))
+    paths = [safe_path(path) for path in paths]
     refuse_code_and_pickles(paths, components)
     chosen = [path for path in paths if _is_wanted(PurePosixPath(path), components)]
     return tuple(sorted(path for path in chosen if not _is_variant(path, chosen)))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from engine_builder.errors import InvalidModelError, TransientError
-from engine_builder.fetch.source import OnBytes, RemoteFile, Source, safe_path
+from engine_builder.fetch.source import OnBytes, RemoteFile, Source, content_revision, safe_path
 from engine_builder.store import FileSum, digest_of_file, require_free_space
 from engine_builder.store.disk import full_disk_is_transient
 
@@ -70,7 +70,7 @@ def require_space_for(files: Iterable[RemoteFile], destination: Path) -> None:
     Raises:
         TransientError: Says how much is missing and where.
     """
-    require_free_space(destination, sum(max(0, (file.size or 0) - _present(destination / safe_path(file.path))) for file in files))
+    require_free_space(destination, sum(max(0, (file.size or 0) - _present(file, destination)) for file in files))
 
 
 def retried(action: Callable[[], T], progressed: Callable[[], object] = lambda: None) -> T:
@@ -107,10 +107,12 @@ def append_chunks(part: Path, open_at: Callable[[int], tuple[int, Iterator[bytes
 
 
 def _bring_one(source: Source, file: RemoteFile, target: Path, on_bytes: OnBytes) -> FileSum:
-    if target.is_file() and file.size in (None, target.stat().st_size):
-        on_bytes(target.stat().st_size)  # It got its name only after it had been verified.
-        return FileSum(target.stat().st_size, file.sha256 or digest_of_file(target))
-    part = target.with_name(f"{target.name}.part")
+    if target.is_file() and file.size in (None, target.stat().st_size):  # It got its name only after it had been verified.
+        digest = digest_of_file(target)
+        if file.sha256 in (None, digest):
+            on_bytes(target.stat().st_size)
+            return FileSum(target.stat().st_size, digest)
+    part = _part_of(file, target)
     target.parent.mkdir(parents=True, exist_ok=True)
     on_bytes(_size(part))
     for _ in range(DAMAGED_ATTEMPTS):
@@ -121,15 +123,13 @@ def _bring_one(source: Source, file: RemoteFile, target: Path, on_bytes: OnBytes
             return FileSum(target.stat().st_size, digest)
         on_bytes(-_size(part))
         part.unlink()
-    raise InvalidModelError(
-        f"{file.path} was brought {DAMAGED_ATTEMPTS} times and each time {problem}: the source is damaged, upload it again"
-    )
+    raise InvalidModelError(f"{file.path} came {DAMAGED_ATTEMPTS} times and each time {problem}: the source is damaged, upload it again")
 
 
 def _fetch_whole(source: Source, file: RemoteFile, part: Path, on_bytes: OnBytes) -> None:
     if file.size is not None and _size(part) > file.size:
         on_bytes(-_size(part))
-        part.unlink()  # Left by another revision.
+        part.unlink()
     if file.size is None or _size(part) < file.size or not part.is_file():
         source.fetch(file, part, on_bytes)
     if file.size is not None and _size(part) < file.size:
@@ -161,5 +161,11 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _present(target: Path) -> int:
-    return max(_size(target), _size(target.with_name(f"{target.name}.part")))
+def _part_of(file: RemoteFile, target: Path) -> Path:
+    """Return where a file grows; another version of it grows elsewhere, so that two are never glued together."""
+    return target.with_name(f"{target.name}.{content_revision([file])[:8]}.part")
+
+
+def _present(file: RemoteFile, destination: Path) -> int:
+    target = destination / safe_path(file.path)
+    return max(_size(target), _size(_part_of(file, target)))
