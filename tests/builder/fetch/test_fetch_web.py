@@ -3,6 +3,9 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import signal
+import subprocess
+import sys
 import tarfile
 from base64 import b64encode
 from pathlib import Path
@@ -14,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from diffusion_api.model_spec import ModelSource
 from engine_builder.errors import InvalidJobError, InvalidModelError, TransientError
 from engine_builder.fetch import check_tensor_files, fetch_checkpoint, fetch_files, resolve_revision, transfer
+from engine_builder.store import Store
 from engine_builder.store.checksums import measure, write_checksums
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
@@ -205,3 +209,33 @@ def test_a_students_file_comes_alone(server: Any, tmp_path: Path) -> None:
     path, revision = fetch_files(student, tmp_path / "here")
     assert (path.name, path.read_bytes()) == ("0005000.pth", b"weights" * 1000)
     assert revision == resolve_revision(student)
+
+
+KILLED_BUILDER = """
+import os, signal, sys
+from pathlib import Path
+from diffusion_api.model_spec import ModelSource
+from engine_builder.fetch import fetch_checkpoint
+from engine_builder.store import Store
+
+def die_on_the_way(done, total):
+    if done > 2_500_000:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+source = ModelSource(uri=sys.argv[1])
+Store(Path(sys.argv[2])).obtain("fetch", "0" * 64, lambda partial: fetch_checkpoint(source, partial, progress=die_on_the_way), resume=True)
+"""
+
+
+def test_a_builder_killed_with_signal_9_in_a_download_is_resumed_by_the_next(server: Any, checkpoint: Path, tmp_path: Path) -> None:
+    source = ModelSource(uri=server.web_folder(checkpoint))
+    store = Store(tmp_path / "store")
+    killed = subprocess.run([sys.executable, "-c", KILLED_BUILDER, source.uri, str(store.root)], check=False, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert not store.has("fetch", "0" * 64)
+    server.log.clear()
+    built = store.obtain("fetch", "0" * 64, lambda partial: fetch_checkpoint(source, partial) and None, resume=True)
+    assert store.verify(built.path, full=True) == ()
+    check_tensor_files(built.path)
+    (resumed,) = server.gets(f"/model/{WEIGHTS}")
+    assert int(resumed.removeprefix("bytes=").removesuffix("-")) > 2**20
