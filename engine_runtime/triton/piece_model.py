@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from diffusion_api.engine_manifest import Executor, Piece
-from engine_runtime.executors.openvino import OpenVinoRunner
-from engine_runtime.pieces import Array, PieceRunner
+from engine_runtime.executors import load_runner
+from engine_runtime.pieces import Array
 from engine_runtime.triton.repository import load_piece
 
 
@@ -21,7 +20,7 @@ class TritonPythonModel:
         """Load the piece from its version folder."""
         folder = Path(args["model_repository"]) / args["model_version"]
         self._piece = load_piece(folder)
-        self._run = _runner(folder, self._piece)
+        self._run = load_runner(folder, self._piece)
 
     def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         """Run one dynamic batch; Triton has seen to it that all axes but the batch agree."""
@@ -42,9 +41,3 @@ class TritonPythonModel:
     def _response(self, outputs: Mapping[str, Array], rows: slice) -> pb_utils.InferenceResponse:
         tensors = [pb_utils.Tensor(spec.name, np.ascontiguousarray(outputs[spec.name][rows])) for spec in self._piece.outputs]
         return pb_utils.InferenceResponse(tensors)
-
-
-def _runner(folder: Path, piece: Piece) -> PieceRunner:
-    if piece.executor is Executor.OPENVINO:
-        return OpenVinoRunner(folder, piece)
-    raise pb_utils.TritonModelException(f"{piece.name}: {piece.executor} is not served by this model; build for OpenVINO or TensorRT")
