@@ -8,10 +8,14 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup, escape
 
-WIDTH, HEIGHT = 760, 380
-LEFT, RIGHT, TOP, BOTTOM = 52, 16, 16, 44
-FONT_SIZE = 11.5
-LETTER_WIDTH = 6.0
+WIDE = (1024.0, 400.0)
+"""Width and height of a chart as wide as the page."""
+HALF = (490.0, 300.0)
+"""Of two side by side; letters are as large as in the wide one."""
+LEFT, RIGHT, TOP, BOTTOM = 44, 20, 28, 44
+FONT_SIZE = 12
+LETTER_WIDTH = 6.9
+"""Mean, of the widest of the page's fonts."""
 LABEL_HEIGHT = 14.0
 POINT_RADIUS = 4.5
 
@@ -67,38 +71,47 @@ class Chart:
     limit_label: str = ""
     cloud: Sequence[tuple[float, float]] = field(default=())
     """Faint marks without labels."""
+    size: tuple[float, float] = WIDE
+    """Width and height."""
+
+    @property
+    def area(self) -> Box:
+        """Where points lie."""
+        return LEFT, TOP, self.size[0] - RIGHT, self.size[1] - BOTTOM
 
     def svg(self) -> Markup:
         """Draw it."""
         parts = [*self._axes(), *self._limit(), *self._cloud(), *self._curve(), *self._points()]
-        head = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, HEIGHT, self.name)
+        head = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(*(f"{side:g}" for side in self.size), self.name)
         return head + Markup("").join(parts) + Markup("</svg>")
 
     def _at(self, x: float, y: float) -> tuple[float, float]:
         across = (min(max(x, self.x.low), self.x.high) - self.x.low) / (self.x.high - self.x.low)
         up = (min(max(y, self.y.low), self.y.high) - self.y.low) / (self.y.high - self.y.low)
-        return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
+        left, top, right, bottom = self.area
+        return left + across * (right - left), bottom - up * (bottom - top)
 
     def _axes(self) -> list[Markup]:
+        left, top, right, bottom = self.area
         parts = []
         for tick in self.y.ticks():
             _, y = self._at(self.x.low, tick)
             words = ("≥ " if self.y.top_is_open and tick == self.y.high else "") + f"{tick:g}{self.y.suffix}"
-            parts.append(_line("grid", LEFT, y, WIDTH - RIGHT, y))
-            parts.append(_text("tick", LEFT - 8, y + 4, words, "end"))
+            parts.append(_line("grid", left, y, right, y))
+            parts.append(_text("tick", left - 8, y + 4, words, "end"))
         for tick in self.x.ticks():
             x, _ = self._at(tick, self.y.low)
-            parts.append(_line("grid", x, TOP, x, HEIGHT - BOTTOM))
-            parts.append(_text("tick", x, HEIGHT - BOTTOM + 17, f"{tick:g}{self.x.suffix}", "middle"))
-        parts.append(_text("axis", WIDTH - RIGHT, HEIGHT - 8, self.x.title, "end"))
-        parts.append(_text("axis", LEFT, TOP - 5, self.y.title, "start"))
+            parts.append(_line("grid", x, top, x, bottom))
+            parts.append(_text("tick", x, bottom + 17, f"{tick:g}{self.x.suffix}", "middle"))
+        parts.append(_text("axis", right, bottom + 36, self.x.title, "end"))
+        parts.append(_text("axis", 0, top - 15, self.y.title, "start"))
         return parts
 
     def _limit(self) -> list[Markup]:
         if self.limit is None:
             return []
         _, y = self._at(self.x.low, self.limit)
-        return [_line("limit", LEFT, y, WIDTH - RIGHT, y)]
+        return [_line("limit", LEFT, y, self.area[2], y)]
 
     def _cloud(self) -> list[Markup]:
         marks = (self._at(x, y) for x, y in self.cloud)
@@ -119,7 +132,7 @@ class Chart:
             _, y = self._at(self.x.low, self.limit)
             fixed = [(LEFT, y - LABEL_HEIGHT - 3, LEFT + 8 + len(self.limit_label) * LETTER_WIDTH, y + 3)]
             parts.append(_text("limit-label", LEFT + 6, y - 6, self.limit_label, "start"))
-        for point, (x, y), box in zip(self.points, centres, place_labels(centres, labels, fixed), strict=True):
+        for point, (x, y), box in zip(self.points, centres, place_labels(centres, labels, fixed, self.area), strict=True):
             if box is not None:
                 parts += _label(point, x, y, box)
             mark = Markup('<circle class="point {}" cx="{}" cy="{}" r="{}"><title>{}</title></circle>')
@@ -138,7 +151,7 @@ def scale(values: Sequence[float], *, low: float | None = None, high: float | No
     return start, end
 
 
-def place_labels(centres: Sequence[tuple[float, float]], labels: Sequence[str], fixed: Sequence[Box]) -> list[Box | None]:
+def place_labels(centres: Sequence[tuple[float, float]], labels: Sequence[str], fixed: Sequence[Box], area: Box) -> list[Box | None]:
     """Place each label beside its point where it covers nothing placed before, no point and no edge; None for an empty label.
 
     Greedy: right, left, above, below, then ever farther; where all is taken, the place of least overlap.
@@ -149,13 +162,13 @@ def place_labels(centres: Sequence[tuple[float, float]], labels: Sequence[str], 
         if not label:
             placed.append(None)
             continue
-        box = min(_places(x, y, len(label) * LETTER_WIDTH), key=lambda place: _overlap(place, taken))
+        box = min(_places(x, y, len(label) * LETTER_WIDTH, area), key=lambda place: _overlap(place, taken))
         taken.append(box)
         placed.append(box)
     return placed
 
 
-def _places(x: float, y: float, width: float) -> list[Box]:
+def _places(x: float, y: float, width: float, area: Box) -> list[Box]:
     near, half = POINT_RADIUS + 5, LABEL_HEIGHT / 2
     boxes = []
     for distance in range(0, 150, 8):
@@ -164,7 +177,7 @@ def _places(x: float, y: float, width: float) -> list[Box]:
                 if left == x - width / 2 and abs(shift) < LABEL_HEIGHT:
                     continue
                 boxes.append((left, y + shift - half, left + width, y + shift + half))
-    inside = [b for b in boxes if b[0] >= LEFT + 2 and b[2] <= WIDTH - RIGHT and b[1] >= TOP and b[3] <= HEIGHT - BOTTOM - 2]
+    inside = [b for b in boxes if b[0] >= area[0] + 2 and b[2] <= area[2] and b[1] >= area[1] - 8 and b[3] <= area[3] - 2]
     return inside or boxes
 
 
@@ -179,7 +192,9 @@ def _label(point: Point, x: float, y: float, box: Box) -> list[Markup]:
     if abs(middle - y) > LABEL_HEIGHT:
         end = min(max(x, box[0]), box[2])
         parts.append(_line("leader", x, y, end, box[1] if middle > y else box[3]))
-    parts.append(_text(f"label {point.style}", box[0], middle + 4, point.label, "start"))
+    # Anchored at the end beside the point, so that a font of another width keeps its distance.
+    start, anchor = (box[0], "start") if box[0] >= x else (box[2], "end") if box[2] <= x else ((box[0] + box[2]) / 2, "middle")
+    parts.append(_text(f"label {point.style}", start, middle + 4, point.label, anchor))
     return parts
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from diffusion_api.build_report import CacheCalibration
-from engine_builder.report.chart import Axis, Chart, Point, scale
+from engine_builder.report.chart import HALF, Axis, Chart, Point, scale
 
 HIGHEST_PSNR_DB = 60.0
 """Above this pictures are equal to the eye; 100 dB (identical) would press the rest together."""
@@ -58,6 +58,7 @@ def calibration_chart(calibration: CacheCalibration) -> Chart | None:
         points=[],
         cloud=calibration.pairs,
         curve=list(zip(table.x, table.y, strict=True)),
+        size=HALF,
     )
 
 
@@ -72,9 +73,10 @@ def sweep_chart(calibration: CacheCalibration, min_psnr: float | None) -> Chart 
     is_open = any(point.y > HIGHEST_PSNR_DB for point in points)
     return Chart(
         name="Share of steps left out and PSNR of each threshold and mask that was tried",
-        x=Axis("steps left out →", 0.0, 100.0, " %"),
+        x=Axis("steps left out →", 0.0, 100.0, "%"),
         y=Axis("PSNR, dB ↑", *scale(heights, high=HIGHEST_PSNR_DB if is_open else None), top_is_open=is_open),
         points=points,
+        size=HALF,
         limit=min_psnr,
         limit_label="" if min_psnr is None else f"budget ≥ {min_psnr:g} dB",
     )

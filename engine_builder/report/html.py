@@ -44,7 +44,7 @@ def render_report(report: BuildReport, pictures: ReportPictures | None) -> str:
         frontier=_frontier(
             [_candidate_point(c, c.quality.psnr) for c in report.candidates if c.quality and c.quality.psnr], budget.min_psnr
         ),
-        candidates=[_candidate_row(candidate) for candidate in report.candidates],
+        candidates=[_candidate_row(c) for c in sorted(report.candidates, key=lambda c: -c.expected_speedup)],
         calibration_chart=calibration.svg() if calibration else "",
         sweep_chart=sweep.svg() if sweep else "",
         stages=_stage_rows(report),
@@ -90,7 +90,7 @@ def _figures(report: BuildReport) -> list[Row]:
     ]
     if report.comparison is not None:
         before, after = report.comparison.unoptimized, report.comparison.optimized
-        detail = f"unoptimized {words.milliseconds(before.median_ms)}; 95 % within {words.milliseconds(after.p95_ms)}"
+        detail = f"unoptimized {words.milliseconds(before.median_ms)}; 95% within {words.milliseconds(after.p95_ms)}"
         figures.append({"name": "Latency of a picture", "value": words.milliseconds(after.median_ms), "detail": detail, "style": ""})
         detail = f"than torch, eager; median of {after.repeats}"
         figures.append({"name": "Faster", "value": f"{report.comparison.speedup:.2f}×", "detail": detail, "style": ""})

@@ -7,6 +7,8 @@ import pytest
 from engine_builder.report.chart import Axis, Chart, Point, place_labels, scale
 from engine_builder.report.frontier import FrontierPoint, frontier_chart, short_label
 
+AREA = (44, 28, 744, 356)
+
 
 def overlap(a, b) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
@@ -14,12 +16,12 @@ def overlap(a, b) -> bool:
 
 def test_labels_of_a_crowd_do_not_overlap() -> None:
     centres = [(300 + 6 * (i % 4), 200 + 5 * (i // 4)) for i in range(12)]
-    boxes = place_labels(centres, [f"INT8 SmoothQuant {i}" for i in range(12)], [])
+    boxes = place_labels(centres, [f"INT8 SmoothQuant {i}" for i in range(12)], [], AREA)
     assert not [pair for pair in combinations([box for box in boxes if box], 2) if overlap(*pair)]
 
 
 def test_labels_stay_inside_the_chart() -> None:
-    (box,) = place_labels([(740, 30)], ["a label near the right edge"], [])
+    (box,) = place_labels([(740, 30)], ["a label near the right edge"], [], AREA)
     assert box is not None
     assert box[2] <= 744
 
