@@ -34,17 +34,17 @@ class TextEncoder(nn.Module):
         """Args: input_ids INT64 [B, T], attention_mask INT64 [B, T]. Returns: prompt_embeds FP32 [B, T, layers × D]."""
         x = self.embed_tokens(input_ids)
         positions = torch.arange(input_ids.shape[1], device=input_ids.device).unsqueeze(0)
-        cos, sin = self.rotary_emb(x, position_ids=positions)
+        cos, sin = (table.unsqueeze(2) for table in self.rotary_emb(x, position_ids=positions))
         allowed = (positions[:, None, :] <= positions[:, :, None]) & (attention_mask[:, None, :] != 0)
-        mask = torch.zeros_like(allowed, dtype=x.dtype).masked_fill(~allowed, torch.finfo(x.dtype).min / 2)
+        mask = torch.zeros_like(allowed, dtype=x.dtype).masked_fill(~allowed, torch.finfo(x.dtype).min / 2).unsqueeze(1)
         attends = allowed.any(dim=-1, keepdim=True).to(x.dtype)
         states = []
         for number, layer in enumerate(self.layers, start=1):
-            attention = _attention(layer.self_attn, layer.input_layernorm(x), (cos, sin), mask[:, None])
+            attention = _attention(layer.self_attn, _norm(layer.input_layernorm, x), (cos, sin), mask)
             x = x + layer.self_attn.o_proj(attention * attends)
-            x = x + layer.mlp(layer.post_attention_layernorm(x))
+            x = x + layer.mlp(_norm(layer.post_attention_layernorm, x))
             if number in self.taken:
-                states.append(x if self.norm is None or number < len(self.layers) else self.norm(x))
+                states.append(x if self.norm is None or number < len(self.layers) else _norm(self.norm, x))
         return torch.cat(states, dim=-1).float()
 
 
@@ -52,16 +52,21 @@ def _attention(attn: Any, x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Ten
     shape = (-1, attn.head_dim)
     query, key, value = (projection(x).unflatten(-1, shape) for projection in (attn.q_proj, attn.k_proj, attn.v_proj))
     if hasattr(attn, "q_norm"):  # Qwen3 has it, Mistral not.
-        query, key = attn.q_norm(query), attn.k_norm(key)
-    query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))
-    query, key = _rotate(query, *rotary), _rotate(key, *rotary)
-    groups = attn.num_key_value_groups
+        query, key = _norm(attn.q_norm, query), _norm(attn.k_norm, key)
+    heads, groups = (query.shape[2], key.shape[2]), attn.num_key_value_groups
+    query, key = _rotate(torch.cat([query, key], dim=2), *rotary).split(heads, dim=2)
     if groups > 1:
-        key, value = (tensor.unsqueeze(2).expand(-1, -1, groups, -1, -1).flatten(1, 2) for tensor in (key, value))
+        key, value = (tensor.unsqueeze(3).expand(-1, -1, -1, groups, -1).flatten(2, 3) for tensor in (key, value))
+    query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))
     output = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=attn.scaling)
     return output.transpose(1, 2).flatten(2)
 
 
+def _norm(norm: Any, x: torch.Tensor) -> torch.Tensor:
+    """Apply transformers' RMSNorm as one operator: its own eight take most of the time that tracing needs."""
+    return functional.rms_norm(x, norm.weight.shape, norm.weight, norm.variance_epsilon)
+
+
 def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     first, second = x.chunk(2, dim=-1)
-    return x * cos[:, None] + torch.cat([-second, first], dim=-1) * sin[:, None]
+    return x * cos + torch.cat([-second, first], dim=-1) * sin
