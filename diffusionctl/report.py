@@ -11,7 +11,7 @@ from rich.console import Console
 from diffusionctl.errors import UsageError
 from diffusionctl.files import read_deployment
 from engine_builder.build import BuildSettings, find_engine, job_of
-from engine_builder.report import render_frontier
+from engine_builder.report.html import render_frontier
 from engine_builder.store import Store
 
 

@@ -15,7 +15,8 @@ from diffusion_api.build_report import BuildReport, CandidateResult
 from diffusion_api.engine_manifest import EngineManifest
 from engine_builder.build import ENGINE_STAGE, REPORT_FILE
 from engine_builder.evaluation.metrics import Pictures
-from engine_builder.report import ReportPictures, render_report
+from engine_builder.report.html import render_report
+from engine_builder.report.pictures import ReportPictures
 from engine_builder.store.checksums import measure
 from engine_builder.workflow.compilation import CompiledEngine
 from engine_builder.workflow.context import BuildContext

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +12,14 @@ from diffusion_api.deployment import MeasuredQuality
 from diffusion_api.recipe import FixedMaskStepCache, NoStepCache, Recipe, StepCachePlan, TeaCacheStepCache
 from engine_builder.errors import QualityBudgetError
 from engine_builder.evaluation.budget import candidate_table, within_budget
+from engine_builder.evaluation.piece_times import PieceTimes
 from engine_builder.planning import Candidate
 from engine_builder.stage_runner import StageResult
 from engine_builder.step_cache.plan import plan_step_cache
 from engine_builder.workflow.context import BuildContext
 from engine_builder.workflow.reference_stage import References, draw_like, quality_of, unoptimized
 from engine_builder.workflow.simulation import BATCH_SIZE, Simulation
-from engine_runtime.generation import Engine
-from engine_runtime.pieces import Array, PieceRunner
+from engine_runtime.pieces import PieceRunner
 from engine_runtime.requests import GenerationRequest
 
 RESULT_FILE = "result.json"
@@ -181,32 +180,19 @@ def _cache_gain(body_share: float, skip_ratio: float) -> float:
 
 
 def _body_share(context: BuildContext) -> float:
-    """Return the share of a generation's time that the transformer's body takes, in torch, batch 1; the better of two runs."""
-    engine, seconds = _timed_engine(context)
+    """Return the share of a generation's time that the transformer's body takes, in torch, batch 1, after a warm-up."""
+    times: list[PieceTimes] = []
+
+    def watched(runners: Mapping[str, PieceRunner]) -> Mapping[str, PieceRunner]:
+        times.append(PieceTimes(runners))
+        return times[0].runners
+
+    engine = unoptimized(context).engine(wrap=watched)
     request = GenerationRequest(context.samples.evaluation[0].prompt, size=context.job.shapes[0].name)
-    shares = []
-    for _ in range(2):
-        seconds.clear()
-        engine.generate([request])
-        shares.append(seconds["transformer_body"] / sum(seconds.values()))
-    return shares[-1]
-
-
-def _timed_engine(context: BuildContext) -> tuple[Engine, dict[str, float]]:
-    """Return the unoptimized engine and the seconds that each of its pieces took, counted up with every call."""
-    seconds: dict[str, float] = {}
-
-    class Timed:
-        def __init__(self, name: str, runner: PieceRunner) -> None:
-            self._name, self._runner = name, runner
-
-        def __call__(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-            begin = time.perf_counter()
-            outputs = self._runner(inputs)
-            seconds[self._name] = seconds.get(self._name, 0.0) + time.perf_counter() - begin
-            return outputs
-
-    return unoptimized(context).engine(wrap=Timed), seconds
+    engine.generate([request])
+    times[0].reset()
+    engine.generate([request])
+    return times[0].share("transformer_body")
 
 
 def _size_mib(simulation: Simulation, component: str) -> float:

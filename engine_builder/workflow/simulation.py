@@ -44,13 +44,18 @@ class Simulation:
         """What the shapes' constants name, on the host."""
         return {name: tensor.numpy() for name, tensor in self.family.constants(self.manifest).items()}
 
-    def engine(self, step_cache: StepCachePlan | None = None, *, wrap: Callable[[str, PieceRunner], PieceRunner] | None = None) -> Engine:
-        """Return the model as an engine, without a step cache where none is given; `wrap` is put around each piece's runner."""
+    def engine(
+        self,
+        step_cache: StepCachePlan | None = None,
+        *,
+        wrap: Callable[[Mapping[str, PieceRunner]], Mapping[str, PieceRunner]] | None = None,
+    ) -> Engine:
+        """Return the model as an engine, without a step cache where none is given; `wrap` may put something around the runners."""
         manifest = self.manifest if step_cache is None else self.manifest.model_copy(update={"step_cache": step_cache})
         tokenizer = PromptTokenizer(tokenizer_file(self.model.folder), manifest.text)
         runners: Mapping[str, PieceRunner] = torch_runners(self.graphs)
         if wrap is not None:
-            runners = {name: wrap(name, runner) for name, runner in runners.items()}
+            runners = wrap(runners)
         return Engine(manifest, runners, self.constants, tokenizer, max_batch_size=2 * BATCH_SIZE)
 
     def quantize(self, components: Mapping[str, ComponentRecipe], samples: Sequence[Sample]) -> dict[str, QuantizationSummary]:

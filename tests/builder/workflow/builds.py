@@ -1,0 +1,95 @@
+"""Jobs of small builds, and the builder as a process that can be watched and killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+REPOSITORY = Path(__file__).parents[3]
+DIGITS = REPOSITORY / "examples" / "digits" / "digits-klein"
+
+
+def digits_job(checkpoint: Path = DIGITS, **optimization: Any) -> dict[str, Any]:
+    """A job that builds the digits model on few samples; keywords are laid over its optimization."""
+    return {
+        "apiVersion": "diffusionoperator.io/v1alpha1",
+        "kind": "BuildJob",
+        "model": {"uri": f"file://{checkpoint}", "sampling": {"maxSequenceLength": 16}},
+        "shapes": [{"width": 64, "height": 64}],
+        "optimization": {
+            "quantization": {"format": "INT8"},
+            "stepCache": {"policy": "None"},
+            "calibration": {"samples": 4},
+            "qualityBudget": {"minPSNR": 25},
+            **optimization,
+        },
+        "accelerator": {"product": "CPU"},
+        "maxBatchSize": 4,
+    }
+
+
+def write_job(folder: Path, job: dict[str, Any]) -> Path:
+    path = folder / "job.yaml"
+    path.write_text(yaml.safe_dump(job))
+    return path
+
+
+def copied_checkpoint(folder: Path) -> Path:
+    """A checkpoint that a test may damage."""
+    return Path(shutil.copytree(DIGITS, folder / "checkpoint"))
+
+
+@dataclass
+class Finished:
+    code: int
+    events: list[dict[str, Any]]
+    errors: str
+
+    @property
+    def result(self) -> dict[str, Any]:
+        return self.events[-1]
+
+    def stages(self, *, reused: bool) -> list[str]:
+        return [event["stage"] for event in self.events if event["event"] == "finished" and event["reused"] is reused]
+
+
+def start(job: Path, store: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-W", "ignore", "-m", "engine_builder", "build", str(job), "--store", str(store)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY, env=environment)
+
+
+def finish(process: subprocess.Popen[str]) -> Finished:
+    out, errors = process.communicate()
+    events = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+    return Finished(process.returncode, events, errors)
+
+
+def run(job: Path, store: Path) -> Finished:
+    return finish(start(job, store))
+
+
+def kill_in(stage: str, job: Path, store: Path) -> list[str]:
+    """Start a build and kill -9 it as soon as it says that it begins a stage; returns the stages it had done itself by then."""
+    process = start(job, store)
+    assert process.stdout is not None
+    done = []
+    for line in process.stdout:
+        event = json.loads(line) if line.startswith("{") else {}
+        if event.get("event") == "finished" and not event["reused"]:
+            done.append(event["stage"])
+        if event.get("event") == "started" and event["stage"] == stage:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, f"the build ended before it reached {stage}"
+    return done

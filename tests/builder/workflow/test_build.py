@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from diffusion_api.build_report import BuildReport
+from diffusion_api.engine_manifest import EngineManifest
+from tests.builder.workflow.builds import digits_job, run, write_job
+
+
+def report_of(finished) -> BuildReport:
+    return BuildReport.model_validate_json((Path(finished.result["path"]) / "build.json").read_text())
+
+
+def test_a_build_publishes_a_model_repository_with_its_report(built):
+    folder = Path(built.result["path"])
+    report = report_of(built)
+    assert (folder / "model_repository" / "transformer" / "1" / "model.xml").is_file()
+    assert "<html" in (folder / "report.html").read_text()
+    assert report.quality.psnr is not None
+    assert report.quality.psnr > 35
+    assert report.verified_on_engine
+    assert report.comparison is not None
+    assert report.comparison.speedup > 1
+
+
+def test_the_report_names_the_parity_of_every_piece(built):
+    errors = {piece.name: piece.relative_error for piece in report_of(built).pieces}
+    assert set(errors) == {"text_encoder", "transformer", "vae_decoder"}
+    assert all(error is not None and error < 1e-3 for error in errors.values())
+
+
+def test_the_manifest_carries_key_and_recipe(built):
+    folder = Path(built.result["path"])
+    manifest = EngineManifest.model_validate_json((folder / "model_repository" / "pipeline" / "1" / "engine.json").read_text())
+    assert manifest.engine_key == built.result["engineKey"]
+    assert manifest.recipe == report_of(built).recipe
+
+
+def test_checksums_cover_every_file_of_the_package(built):
+    folder = Path(built.result["path"])
+    for name, expected in report_of(built).checksums.items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == expected
+    assert "model_repository/transformer/1/model.bin" in report_of(built).checksums
+
+
+def test_the_same_job_again_is_reused(built, shared_store, tmp_path):
+    again = run(write_job(tmp_path, digits_job()), shared_store)
+    assert again.code == 0
+    assert again.result["reused"] is True
+    assert again.result["engineKey"] == built.result["engineKey"]
+
+
+def test_a_changed_step_cache_repeats_neither_quantization_nor_export(built, shared_store, tmp_path):
+    masked = digits_job(stepCache={"policy": "FixedMask", "mask": [True, True, True, False]}, qualityBudget={"minPSNR": 15})
+    again = run(write_job(tmp_path, masked), shared_store)
+    assert again.code == 0, again.result
+    assert {"fetch", "reference", "candidate", "export"} <= set(again.stages(reused=True))
+    assert not {"candidate", "export"} & set(again.stages(reused=False))
+    assert report_of(again).recipe.step_cache.policy == "FixedMask"
+    assert {piece.name for piece in report_of(again).pieces} >= {"transformer_prelude", "transformer_body", "transformer_head"}
+
+
+def test_a_corrupted_engine_is_built_again(built, shared_store, tmp_path):
+    damaged = Path(built.result["path"]) / "model_repository" / "transformer" / "1" / "model.bin"
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    again = run(write_job(tmp_path, digits_job()), shared_store)
+    assert again.code == 0
+    assert again.result["reused"] is False
+    assert not again.stages(reused=False) or set(again.stages(reused=False)) <= {"compile", "verify"}
+    assert json.loads((Path(again.result["path"]) / "build.json").read_text())["engineKey"] == built.result["engineKey"]
