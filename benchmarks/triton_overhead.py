@@ -11,7 +11,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from engine_runtime.triton.server import LocalTriton
 
 PROMPT = "a red digit seven"
 CONCURRENT = 8
+WARM_UP = 3
 DELAYS_US = (0, 1000)
 ROOT = Path(__file__).parents[1]
 
@@ -46,13 +47,9 @@ def main() -> None:
     files = load_engine_files(options.repository / PIPELINE / VERSION)
     engine = bare_engine(options.repository, files)
     print(f"{files.manifest.recipe.label}, {files.manifest.shapes[0].shape.name}, {os.environ[VARIABLE]} thread(s) a piece\n")
-    bare = median_ms(lambda seed: engine.generate([GenerationRequest(PROMPT, seed=seed)]), options.pictures)
-    rows = [("bare loop, one at a time", bare, 1000 / bare, "")]
+    print(f"{'':42}{'best ms':>10}{'p50 ms':>10}{'pictures/s':>12}")
     for delay in DELAYS_US:
-        rows += served_rows(options.repository, files, delay, options.pictures, bare)
-    print(f"{'':42}{'p50 ms':>10}{'pictures/s':>12}  ")
-    for name, milliseconds, rate, note in rows:
-        print(f"{name:42}{milliseconds:>10.2f}{rate:>12.1f}  {note}")
+        print_served(options.repository, engine, delay, options.pictures)
     print_neighbours(engine)
 
 
@@ -62,38 +59,35 @@ def bare_engine(repository: Path, files: EngineFiles) -> Engine:
     return Engine(files.manifest, runners, files.constants, files.tokenizer, prompt_cache_size=4)
 
 
-def median_ms(draw: Callable[[int], object], pictures: int) -> float:
-    """Return the median duration of a picture in milliseconds, after two that warm up."""
-    durations = []
-    for seed in range(pictures + 2):
-        started = time.perf_counter()
-        draw(seed)
-        durations.append(1000 * (time.perf_counter() - started))
-    return statistics.median(durations[2:])
+def print_served(repository: Path, engine: Engine, delay_us: int, pictures: int) -> None:
+    """Measure the engine bare and behind Triton in turns, so that both meet the same load of the machine."""
 
+    def bare(seed: int) -> float:
+        return _milliseconds(lambda: engine.generate([GenerationRequest(PROMPT, seed=seed)]))
 
-def served_rows(repository: Path, files: EngineFiles, delay_us: int, pictures: int, bare_ms: float) -> list[tuple[str, float, float, str]]:
-    """Measure the engine behind Triton with a batching delay."""
+    def served(seed: int) -> float:
+        return _milliseconds(lambda: list(generate(triton.grpc_url, PROMPT, seed=seed, output_format="raw")))
+
     with tempfile.TemporaryDirectory() as folder:
         link_model_repository(repository, Path(folder), Serving(max_batch_size=CONCURRENT, max_queue_delay_microseconds=delay_us))
         with LocalTriton(Path(folder), installation=find_triton(ROOT)) as triton:
-            alone = median_ms(lambda seed: list(generate(triton.grpc_url, PROMPT, seed=seed, output_format="raw")), pictures)
+            turns = [(bare(seed), served(seed)) for seed in range(pictures + WARM_UP)][WARM_UP:]
             started = time.perf_counter()
             with ThreadPoolExecutor(CONCURRENT) as pool:
-                latencies = list(pool.map(lambda seed: _one_ms(triton.grpc_url, seed), range(pictures * 2)))
-            rate = len(latencies) / (time.perf_counter() - started)
-    calls = _calls(files)
-    note = f"{(alone - bare_ms) / calls:.2f} ms more a piece's call ({calls} calls)"
-    return [
-        (f"Triton, delay {delay_us} µs, one at a time", alone, 1000 / alone, note),
-        (f"Triton, delay {delay_us} µs, {CONCURRENT} at once", statistics.median(latencies), rate, ""),
-    ]
+                together = list(pool.map(served, range(pictures * 2)))
+            rate = len(together) / (time.perf_counter() - started)
+    alone, behind = [turn[0] for turn in turns], [turn[1] for turn in turns]
+    _print_row("bare loop, one at a time", alone, 1000 / statistics.median(alone))
+    _print_row(f"Triton, delay {delay_us} µs, one at a time", behind, 1000 / statistics.median(behind))
+    _print_row(f"Triton, delay {delay_us} µs, {CONCURRENT} at once", together, rate)
+    added = min(behind) - min(alone)
+    print(f"  Triton adds {added:.2f} ms a picture, by the best of each: one connection and {_calls(engine)} calls of pieces\n")
 
 
 def print_neighbours(engine: Engine) -> None:
     """Print how far a picture moves when others are drawn in the same batch: kernels may round otherwise at another batch size."""
     alone = engine.generate([GenerationRequest(PROMPT, seed=0)])[0].output.astype(np.int64)
-    print(f"\n{'same request in a batch of':28}{'pixels that differ':>20}{'largest':>10}{'PSNR dB':>10}")
+    print(f"{'same request in a batch of':28}{'pixels that differ':>20}{'largest':>10}{'PSNR dB':>10}")
     for batch in (1, 2, 3, 4, 8):
         requests = [GenerationRequest(PROMPT, seed=seed) for seed in range(batch)]
         difference = engine.generate(requests)[0].output.astype(np.int64) - alone
@@ -102,16 +96,21 @@ def print_neighbours(engine: Engine) -> None:
         print(f"{batch:<28}{np.mean(difference != 0):>20.2%}{np.abs(difference).max():>10}{psnr:>10}")
 
 
-def _one_ms(url: str, seed: int) -> float:
+def _milliseconds(draw: Callable[[], object]) -> float:
     started = time.perf_counter()
-    list(generate(url, PROMPT, seed=seed, output_format="raw"))
+    draw()
     return 1000 * (time.perf_counter() - started)
 
 
-def _calls(files: EngineFiles) -> int:
+def _print_row(name: str, durations: Sequence[float], rate: float) -> None:
+    print(f"{name:42}{min(durations):>10.2f}{statistics.median(durations):>10.2f}{rate:>12.1f}")
+
+
+def _calls(engine: Engine) -> int:
     """Piece calls of a picture whose prompt is cached, with every step computed."""
-    a_step = [name for name in (TRANSFORMER, PRELUDE, BODY, HEAD) if name in files.manifest.pieces]
-    return (len(files.manifest.shapes[0].sigmas) - 1) * len(a_step) + len(files.manifest.decoders)
+    manifest = engine.manifest
+    a_step = [name for name in (TRANSFORMER, PRELUDE, BODY, HEAD) if name in manifest.pieces]
+    return (len(manifest.shapes[0].sigmas) - 1) * len(a_step) + len(manifest.decoders)
 
 
 if __name__ == "__main__":
