@@ -4,11 +4,34 @@ from __future__ import annotations
 
 import onnx_ir as ir
 from onnx_ir.passes import common
+from onnxscript.optimizer._constant_folding import FoldConstantsPass
+from onnxscript.rewriter import onnx_fusions
 
 from diffusion_api.engine_manifest import TensorSpec
 from engine_builder.families.base import GraphModule
 
 _BATCH = "batch"
+
+
+def simplify(model: ir.Model) -> None:
+    """Fold constants and drop what they make needless.
+
+    The passes of `ONNXProgram.optimize` without its rewrite rules: matching them takes longer than all else together (half of a text
+    encoder's export), and the runtimes fuse by themselves.
+    """
+    passes = ir.passes.Sequential(
+        common.InlinePass(),
+        FoldConstantsPass(shape_inference=False, input_size_limit=1 << 13, output_size_limit=1 << 18),
+        common.RemoveUnusedNodesPass(),
+        common.IdentityEliminationPass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.DeduplicateInitializersPass(size_limit=256),  # Shapes and axes, never weights.
+        common.CommonSubexpressionEliminationPass(),
+        common.RemoveUnusedNodesPass(),
+        common.NameFixPass(),
+    )
+    passes(model)
+    onnx_fusions.fuse(model)  # RMSNormalization, which FP16 needs as one operator.
 
 
 def drop_empty_squeezes(model: ir.Model) -> int:
@@ -35,6 +58,8 @@ def name_axes(model: ir.Model, graph: GraphModule) -> None:
     for node in model.graph:
         for value in node.outputs:
             value.shape = None
+            if value.dtype is None:
+                value.type = None
     for values, specs in ((model.graph.inputs, graph.inputs), (model.graph.outputs, graph.outputs)):
         for value, spec in zip(values, specs, strict=True):
             value.name, value.shape = spec.name, border_shape(spec)

@@ -48,14 +48,13 @@ def _nvfp4_scale(build: tape.Tape, amax: ir.Value, tensor_scale: float) -> ir.Va
 
 
 def _mxfp8_scale(build: tape.Tape, amax: ir.Value) -> ir.Value:
-    """Return 2^(floor(log2 amax) − 8); the logarithm may be one off near a power of two, which two comparisons put right."""
-    amax = build.op("Max", [amax, _number(build, 2.0**-118)])
-    exponent = build.op("Floor", [build.op("Mul", [build.op("Log", [amax]), _number(build, 1 / math.log(2))])])
+    """Return 2^ceil(log2(amax / 448)); the logarithm may be one off near a power of two, which two comparisons put right."""
+    ratio = build.op("Div", [build.op("Max", [amax, _number(build, 2.0**-100)]), _number(build, E4M3_MAX)])
+    exponent = build.op("Ceil", [build.op("Mul", [build.op("Log", [ratio]), _number(build, 1 / math.log(2))])])
     power = build.op("Pow", [_number(build, 2.0), exponent])
-    power = build.op("Where", [build.op("Greater", [power, amax]), build.op("Mul", [power, _number(build, 0.5)]), power])
-    double = build.op("Mul", [power, _number(build, 2.0)])
-    power = build.op("Where", [build.op("LessOrEqual", [double, amax]), double, power])
-    return build.op("Mul", [power, _number(build, 2.0**-8)])
+    power = build.op("Where", [build.op("Less", [power, ratio]), build.op("Mul", [power, _number(build, 2.0)]), power])
+    half = build.op("Mul", [power, _number(build, 0.5)])
+    return build.op("Where", [build.op("GreaterOrEqual", [half, ratio]), half, power])
 
 
 def _e4m3(build: tape.Tape, values: ir.Value) -> ir.Value:

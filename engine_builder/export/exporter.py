@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from engine_builder.export.cleanup import drop_empty_squeezes, name_axes, tidy
+from engine_builder.export.cleanup import drop_empty_squeezes, name_axes, simplify, tidy
 from engine_builder.export.lowering import lower_quantizers
 from engine_builder.export.trace import trace
 from engine_builder.families.base import GraphModule
@@ -59,6 +59,7 @@ def export_graph(graph: GraphModule, path: Path, *, example: Mapping[str, int], 
         CompileError: The graph cannot be exported; the message names the piece.
     """
     model = trace(graph, example)
+    simplify(model)
     drop_empty_squeezes(model)
     quantizers = lower_quantizers(model, emulate=emulate)
     tidy(model)

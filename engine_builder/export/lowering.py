@@ -151,7 +151,7 @@ class Lowering:
         """Put what `build` holds in the place of `node`."""
         old = node.outputs[0]
         if result.dtype is None:
-            result.dtype = old.dtype
+            result.dtype = old.dtype or node.inputs[0].dtype if node.inputs[0] is not None else None
         if result.shape is None:
             result.shape = old.shape
         for value in build.initializers:

@@ -58,8 +58,7 @@ def trace(graph: GraphModule, example: Mapping[str, int]) -> ir.Model:
             )
         except (RuntimeError, ValueError, torch.onnx.OnnxExporterError) as error:
             raise CompileError(f"{graph.name}: torch cannot export this graph: {error}") from error
-        assert exported is not None
-        exported.optimize()
+    assert exported is not None
     return exported.model
 
 

@@ -59,6 +59,8 @@ def restore_quantized(component: nn.Module, path: Path) -> ComponentRecipe:
     plan = quantization_plan(recipe)
     if plan is None:
         return recipe
+    if missing := sorted({*header["layers"]} - {name for name, _ in component.named_modules()}):
+        raise InvalidModelError(f"{path} is of another component: it has no layer {missing[0]}")
     try:
         apply_quantizers(component, plan, header["layers"], algorithm=None, calibrate=None)
         if plan.algorithm is QuantizationAlgorithm.SVD_QUANT:

@@ -107,8 +107,10 @@ def encode(values: torch.Tensor, encoding: Encoding, amax: torch.Tensor | None) 
             return Encoded((x / scale).clamp(-E4M3_MAX, E4M3_MAX).to(torch.float8_e4m3fn), scale)
         case Encoding.MXFP8:
             blocks = _blocks(x, MXFP8_BLOCK)
-            # frexp gives |v| = m · 2^e with m in [0.5, 1): floor(log2) is e - 1, exactly; 8 is E4M3's largest exponent.
-            exponent = torch.frexp(blocks.abs().amax(-1).clamp(min=2.0**-118)).exponent - 1 - 8
+            # The smallest power of two that no value of the block saturates at, as NVIDIA's kernels round (arXiv:2506.08027,
+            # section 3.1). frexp gives r = m · 2^e with m in [0.5, 1): ceil(log2 r) is e, or e - 1 at a power of two; no rounding.
+            mantissa, exponent = torch.frexp(blocks.abs().amax(-1).clamp(min=2.0**-100) / E4M3_MAX)
+            exponent = exponent - (mantissa == 0.5).to(exponent.dtype)
             codes = torch.ldexp(blocks, -exponent[..., None]).clamp(-E4M3_MAX, E4M3_MAX).to(torch.float8_e4m3fn)
             return Encoded(codes.flatten(-2), (exponent + 127).to(torch.uint8))
         case Encoding.NVFP4:

@@ -6,6 +6,7 @@ import contextlib
 import fnmatch
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -60,6 +61,9 @@ def quantize(component: nn.Module, recipe: ComponentRecipe, *, calibrate: Calibr
     chosen, sensitive, indivisible = choose_layers(component, plan, exclude)
     if not chosen:
         raise InvalidJobError(f"no layer can be {recipe.label}: every one is excluded or too narrow; use format None for this component")
+    for name in chosen:
+        if not bool(torch.isfinite(_layer(component, name).weight).all()):
+            raise InvalidModelError(f"the weight of layer {name} holds NaN or infinity; the checkpoint is damaged")
     apply_quantizers(component, plan, chosen, algorithm=plan.modelopt_algorithm(), calibrate=calibrate if plan.needs_forward else None)
     unreached = _disable_unreached(component, plan, chosen)
     if plan.activation is Encoding.NVFP4 and not plan.calibrated:
@@ -135,7 +139,10 @@ def name_the_culprit(component: nn.Module, layers: Sequence[str]) -> Iterator[No
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
     """Keep ModelOpt's prints, which have no switch in 0.47, from the standard output, where the builder's own lines go."""
-    with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink):  # noqa: PTH123 - os.devnull
+    with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink), warnings.catch_warnings():  # noqa: PTH123 - os.devnull
+        # Layers that no input reached are reported by `QuantizationSummary.unreached`.
+        warnings.filterwarnings("ignore", message=r".*is not calibrated, skip smoothing")
+        warnings.filterwarnings("ignore", message=r"awq_lite: Forcing pre_quant_scale=1")
         yield
 
 
