@@ -53,8 +53,9 @@ def _attention(attn: Any, x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Ten
     query, key, value = (projection(x).unflatten(-1, shape) for projection in (attn.q_proj, attn.k_proj, attn.v_proj))
     if hasattr(attn, "q_norm"):  # Qwen3 has it, Mistral not.
         query, key = _norm(attn.q_norm, query), _norm(attn.k_norm, key)
-    heads, groups = (query.shape[2], key.shape[2]), attn.num_key_value_groups
-    query, key = _rotate(torch.cat([query, key], dim=2), *rotary).split(heads, dim=2)
+    heads, groups = query.shape[2], attn.num_key_value_groups
+    rotated = _rotate(torch.cat([query, key], dim=2), *rotary)
+    query, key = rotated[:, :, :heads], rotated[:, :, heads:]
     if groups > 1:
         key, value = (tensor.unsqueeze(3).expand(-1, -1, -1, groups, -1).flatten(2, 3) for tensor in (key, value))
     query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))
