@@ -123,8 +123,9 @@ def require_target(job: BuildJob) -> None:
     runs_here = job.accelerator.is_cpu or NVIDIA_DEVICE.exists()
     if job.verification is Verification.ENGINE and not runs_here:
         raise UnsupportedTargetError(
-            f"quality is verified on the engine itself, and this machine has no NVIDIA GPU: build on a node with "
-            f"{job.accelerator.product}, or check quality in torch alone with verification: Simulated (diffusionctl build --simulate-verification)"
+            "quality is verified on the engine itself, and this machine has no NVIDIA GPU: build on a node with "
+            f"{job.accelerator.product}, or check quality in torch alone with verification: Simulated "
+            "(diffusionctl build --simulate-verification)"
         )
 
 

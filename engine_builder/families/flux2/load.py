@@ -11,6 +11,7 @@ from diffusers import AutoencoderKLFlux2, Flux2Transformer2DModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
+from transformers.utils import logging as transformers_logging
 
 from engine_builder.errors import InvalidModelError
 from engine_builder.families.diffusers_folder import names
@@ -29,6 +30,7 @@ def load_components(folder: Path, variant: Flux2Variant, dtype: torch.dtype, stu
     Raises:
         InvalidModelError: A tensor is missing or does not fit; names it.
     """
+    transformers_logging.disable_progress_bar()  # The builder shows its own.
     transformer = _load(Flux2Transformer2DModel, folder / "transformer", dtype=dtype)
     if student is not None:
         overlay(transformer, student)

@@ -23,7 +23,7 @@ from engine_builder.errors import (
     UnsupportedTargetError,
 )
 from engine_builder.store import Store
-from tests.builder.workflow.builds import copied_checkpoint, digits_job, write_job
+from tests.support.builds import copied_checkpoint, digits_job, write_job
 
 
 def build(job, folder):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from diffusion_api.build_report import BuildReport
 from diffusion_api.engine_manifest import EngineManifest
-from tests.builder.workflow.builds import digits_job, run, write_job
+from tests.support.builds import digits_job, run, write_job
 
 
 def report_of(finished) -> BuildReport:

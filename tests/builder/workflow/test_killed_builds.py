@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from tests.builder.workflow.builds import digits_job, finish, kill_in, run, start, write_job
+from tests.support.builds import digits_job, finish, kill_in, run, start, write_job
 
 # In the order they run. `export` and `compile` run once a component or piece; the first of each is hit.
 STAGES = ("fetch", "reference", "candidate", "step-cache", "export", "compile", "verify")

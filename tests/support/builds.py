@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-REPOSITORY = Path(__file__).parents[3]
+REPOSITORY = Path(__file__).parents[2]
 DIGITS = REPOSITORY / "examples" / "digits" / "digits-klein"
 
 
