@@ -14,9 +14,11 @@ from diffusion_api.engine_manifest import Executor, Piece, TensorSpec
 from diffusion_api.optimization import QuantizationFormat
 from diffusion_api.recipe import Precision
 from engine_builder.compilers.base import AxisRange, CompiledPiece, CompileRequest, size_of
+from engine_builder.compilers.openvino_rotary import rewrite_rotary
 from engine_builder.errors import CompileError, UnsupportedTargetError
 
 FILE = "model.xml"
+PROPERTIES = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
 INSTALL = "`pip install diffusion-operator[cpu]`"
 
 
@@ -30,8 +32,8 @@ class OpenVinoCompiler:
         return str(_openvino().get_version())
 
     def settings(self) -> Mapping[str, str]:
-        """Return the properties that every piece gets."""
-        return {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
+        """Return the properties that every piece gets, and the revision of what is rewritten before."""
+        return {**PROPERTIES, "rewrites": "1"}
 
     def check(self, accelerator: Accelerator, formats: Collection[QuantizationFormat]) -> None:
         """Refuse GPUs; a CPU runs INT8 and only reproduces the arithmetic of every other low-precision format."""
@@ -49,15 +51,16 @@ class OpenVinoCompiler:
         _check_names(model, request)
         layers = len(model.get_ops())
         model.reshape({spec.name: _shape(openvino, request, spec) for spec in request.inputs})
+        rewrite_rotary(model)
         file = output_dir / FILE
-        openvino.save_model(model, str(file), compress_to_fp16=False)
+        openvino.save_model(model, str(file), compress_to_fp16=request.precision is not Precision.FP32)
         piece = Piece(
             name=request.name,
             executor=Executor.OPENVINO,
             file=FILE,
             inputs=request.inputs,
             outputs=request.outputs,
-            options={**self.settings(), "INFERENCE_PRECISION_HINT": precision_hint(request.precision, capabilities())},
+            options={**PROPERTIES, "INFERENCE_PRECISION_HINT": precision_hint(request.precision, capabilities())},
         )
         return CompiledPiece(
             piece=piece,
