@@ -1,4 +1,8 @@
-"""NVFP4 and MXFP8 quantization of an activation in plain ONNX operators, for runtimes without kernels: right, but no faster."""
+"""FP8, MXFP8 and NVFP4 quantization of an activation in FP32 arithmetic, for runtimes without such kernels: right, but no faster.
+
+No FP8 type appears: OpenVINO's CPU plugin (2026.4) computes in FP32 what a graph holds in FP8, so that a QuantizeLinear to FP8 would not
+round at all there. The arithmetic needs FP32; with a BF16 inference hint its rounding is lost.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,9 @@ import onnx_ir as ir
 import torch
 from onnx_ir import tape
 
-from engine_builder.quantization.numerics import E2M1_MAX, E4M3_MAX, MXFP8_BLOCK, NVFP4_BLOCK, Encoding
+from engine_builder.quantization.numerics import AMAX_FLOOR, E2M1_MAX, E4M3_MAX, MXFP8_BLOCK, NVFP4_BLOCK, Encoding
 
-_FLOAT, _FP8 = ir.DataType.FLOAT, ir.DataType.FLOAT8E4M3FN
+_FLOAT = ir.DataType.FLOAT
 
 
 def block_quantize(build: tape.Tape, values: ir.Value, encoding: Encoding, tensor_scale: torch.Tensor | None) -> ir.Value:
@@ -41,6 +45,25 @@ def block_quantize(build: tape.Tape, values: ir.Value, encoding: Encoding, tenso
     return result if values.dtype is _FLOAT else build.op("Cast", [result], {"to": int(values.dtype)})
 
 
+def linear_quantize(build: tape.Tape, values: ir.Value, scale: torch.Tensor | None) -> ir.Value:
+    """Append operators that quantize to E4M3 and give the values back in their own type.
+
+    Args:
+        build: Collects the operators.
+        values: Activation.
+        scale: Scale per tensor; None computes one for each token.
+    """
+    assert values.dtype is not None
+    wide = values if values.dtype is _FLOAT else build.op("Cast", [values], {"to": int(_FLOAT)})
+    if scale is None:
+        amax = build.op("ReduceMax", [build.op("Abs", [wide]), _integers(build, [-1])], {"keepdims": 1})
+        factor = build.op("Div", [build.op("Max", [amax, _number(build, AMAX_FLOOR)]), _number(build, E4M3_MAX)])
+    else:
+        factor = _number(build, float(scale))
+    result = build.op("Mul", [_e4m3(build, build.op("Div", [wide, factor])), factor])
+    return result if values.dtype is _FLOAT else build.op("Cast", [result], {"to": int(values.dtype)})
+
+
 def _nvfp4_scale(build: tape.Tape, amax: ir.Value, tensor_scale: float) -> ir.Value:
     wanted = build.op("Div", [build.op("Div", [amax, _number(build, E2M1_MAX)]), _number(build, tensor_scale)])
     clipped = build.op("Clip", [wanted, _number(build, 2.0**-9), _number(build, E4M3_MAX)])
@@ -58,8 +81,18 @@ def _mxfp8_scale(build: tape.Tape, amax: ir.Value) -> ir.Value:
 
 
 def _e4m3(build: tape.Tape, values: ir.Value) -> ir.Value:
-    one = _number(build, 1.0)
-    return build.op("DequantizeLinear", [build.op("QuantizeLinear", [values, one], {"output_dtype": int(_FP8)}), one])
+    """Round to E4M3: four significant bits, but no finer than 2^-9, and at most 448.
+
+    Source: Dekker 1971, "A floating-point technique for extending the available precision", section 5: with c = x · (2^s + 1) in FP32,
+    c - (c - x) is x rounded to 24 - s bits.
+    """
+    clipped = build.op("Clip", [values, _number(build, -E4M3_MAX), _number(build, E4M3_MAX)])
+    spread = build.op("Mul", [clipped, _number(build, 2.0**20 + 1)])
+    normal = build.op("Sub", [spread, build.op("Sub", [spread, clipped])])
+    step = _number(build, 2.0**9)
+    subnormal = build.op("Div", [build.op("Round", [build.op("Mul", [clipped, step])]), step])
+    small = build.op("Less", [build.op("Abs", [clipped]), _number(build, 2.0**-6)])
+    return build.op("Where", [small, subnormal, normal])
 
 
 def _e2m1(build: tape.Tape, values: ir.Value) -> ir.Value:

@@ -30,7 +30,7 @@ class ExportedGraph:
     quantizers: int
     """Number of quantized tensors."""
     emulated: bool
-    """True where block formats are written as plain arithmetic."""
+    """True where FP8, MXFP8 and NVFP4 were to be written as plain arithmetic."""
     portable: bool
     """True where every operator is ONNX's own, so that any runtime can run it."""
     relative_error: float | None = None
@@ -53,7 +53,8 @@ def export_graph(graph: GraphModule, path: Path, *, example: Mapping[str, int], 
         graph: The piece; where its component is quantized, so is the file.
         path: `….onnx`; weights above 1 GiB go to `….onnx.data` beside it.
         example: A length of each named axis to trace with, each above 1.
-        emulate: Write MXFP8 and NVFP4 as plain arithmetic, for runtimes without such kernels (weights then have full size).
+        emulate: Write FP8, MXFP8 and NVFP4 as plain FP32 arithmetic, for runtimes without such kernels, which OpenVINO's and ONNX Runtime's
+            on a CPU are; weights then have full size. INT8 is the same either way.
 
     Raises:
         CompileError: The graph cannot be exported; the message names the piece.

@@ -21,6 +21,7 @@ from engine_builder.export import emulation
 from engine_builder.export.weights import LazyWeight, to_numpy, torch_tensor
 from engine_builder.quantization.backend import FAKE_QUANTIZE, FAKE_QUANTIZE_DOMAIN
 from engine_builder.quantization.numerics import (
+    AMAX_FLOOR,
     E4M3_MAX,
     MXFP8_BLOCK,
     NVFP4_BLOCK,
@@ -30,7 +31,6 @@ from engine_builder.quantization.numerics import (
 )
 
 TRT_DOMAIN = "trt"
-_AMAX_FLOOR = 2.0**-24
 _TORCH_DTYPES = {ir.DataType.FLOAT: torch.float32, ir.DataType.FLOAT16: torch.float16, ir.DataType.BFLOAT16: torch.bfloat16}
 _FP8, _FP4 = ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT4E2M1
 
@@ -58,7 +58,7 @@ class Lowering:
         return len(nodes)
 
     def _lower_weight(self, node: ir.Node, values: ir.Value, weight: torch.Tensor, encoding: Encoding, amax: torch.Tensor | None) -> None:
-        emulated = self._emulate and encoding in (Encoding.MXFP8, Encoding.NVFP4)
+        emulated = self._emulate and encoding is not Encoding.INT8
         transposes = _only_transposes(node.outputs[0])
         push = bool(transposes) and (emulated or encoding in (Encoding.INT8, Encoding.FP8))
         lazy = LazyWeight(weight, encoding, amax, transposed=push)
@@ -96,10 +96,13 @@ class Lowering:
         assert values.dtype is not None
         name = node.outputs[0].name or "activation"
         match encoding:
+            case Encoding.FP8 | Encoding.FP8_TOKEN if self._emulate:
+                scale = None if amax is None else linear_scale(amax, encoding, _TORCH_DTYPES[values.dtype])
+                result = emulation.linear_quantize(build, values, scale)
             case Encoding.INT8 | Encoding.FP8:
                 assert amax is not None
-                scale, _ = _scale_constant(build, name, amax.reshape(-1)[:1], encoding, values.dtype)
-                result = _quantize_dequantize(build, values, scale, scale, ir.DataType.INT8 if encoding is Encoding.INT8 else _FP8)
+                constant, _ = _scale_constant(build, name, amax.reshape(-1)[:1], encoding, values.dtype)
+                result = _quantize_dequantize(build, values, constant, constant, ir.DataType.INT8 if encoding is Encoding.INT8 else _FP8)
             case Encoding.FP8_TOKEN:
                 self._lower_token_scaled(node, values, name)
                 return
@@ -127,7 +130,7 @@ class Lowering:
         wide = _cast(build, values, ir.DataType.FLOAT)
         last = _constant(build, name + ".axis", torch.tensor([-1]))
         amax = build.op("ReduceMax", [build.op("Abs", [wide]), last], {"keepdims": 1})
-        floor = _scalar(build, name + ".floor", torch.tensor(_AMAX_FLOOR))
+        floor = _scalar(build, name + ".floor", torch.tensor(AMAX_FLOOR))
         scale = build.op("Div", [build.op("Max", [amax, floor]), _scalar(build, name + ".largest", torch.tensor(E4M3_MAX))])
         one = _scalar(build, name + ".one", torch.tensor(1.0))
         one_out = one if dtype is ir.DataType.FLOAT else _scalar(build, name + ".one_out", torch.ones((), dtype=_TORCH_DTYPES[dtype]))
@@ -169,7 +172,7 @@ def lower_quantizers(model: ir.Model, *, emulate: bool) -> int:
 
     Args:
         model: With `FakeQuantize` nodes.
-        emulate: Write MXFP8 and NVFP4 as plain arithmetic, for runtimes without such kernels.
+        emulate: Write FP8, MXFP8 and NVFP4 as plain arithmetic, for runtimes without such kernels.
     """
     count = Lowering(model, emulate=emulate).run()
     if any(node.domain == TRT_DOMAIN for node in model.graph):

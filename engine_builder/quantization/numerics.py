@@ -20,7 +20,8 @@ NVFP4_UNIT_AMAX = E2M1_MAX * E4M3_MAX
 """The largest value at which NVFP4's tensor scale is 1, so that the block scales alone carry the range."""
 
 _E4M3_TINY = 2.0**-9  # The smallest E4M3 number; a smaller block scale would be zero.
-_AMAX_FLOOR = 2.0**-24  # A tensor of zeros gets scale 1 instead of a division by zero.
+AMAX_FLOOR = 2.0**-24
+"""A tensor of zeros is taken to have this largest value, instead of a division by zero."""
 
 
 class Encoding(StrEnum):
@@ -64,8 +65,7 @@ def linear_scale(amax: torch.Tensor, encoding: Encoding, dtype: torch.dtype) -> 
         dtype: Type of the tensor that is quantized; ONNX's QuantizeLinear has its scale in the same type.
     """
     largest = INT8_MAX if encoding is Encoding.INT8 else E4M3_MAX
-    amax = amax.float()
-    scale = (torch.where(amax <= _AMAX_FLOOR, torch.full_like(amax, largest), amax) / largest).to(dtype).float()
+    scale = (amax.float().clamp(min=AMAX_FLOOR) / largest).to(dtype).float()
     return torch.where(scale == 0, torch.full_like(scale, torch.finfo(dtype).tiny), scale)  # FP16 may flush it.
 
 
@@ -101,7 +101,8 @@ def encode(values: torch.Tensor, encoding: Encoding, amax: torch.Tensor | None) 
             if encoding is Encoding.FP8_TOKEN:
                 amax = x.abs().amax(-1, keepdim=True)
             assert amax is not None
-            scale = linear_scale(amax, encoding, values.dtype)
+            # A scale per token is computed in the graph, in FP32.
+            scale = linear_scale(amax, encoding, torch.float32 if encoding is Encoding.FP8_TOKEN else values.dtype)
             if encoding is Encoding.INT8:
                 return Encoded(torch.round(x / scale).clamp(-128, 127).to(torch.int8), scale)
             return Encoded((x / scale).clamp(-E4M3_MAX, E4M3_MAX).to(torch.float8_e4m3fn), scale)
@@ -140,7 +141,7 @@ def decode(encoded: Encoded, encoding: Encoding, dtype: torch.dtype) -> torch.Te
 def nvfp4_tensor_scale(amax: torch.Tensor) -> torch.Tensor:
     """Return NVFP4's scale per tensor, FP32 []: the largest block scale becomes E4M3's largest number."""
     largest = amax.float().max()
-    return torch.where(largest <= _AMAX_FLOOR, torch.ones_like(largest), largest / NVFP4_UNIT_AMAX)
+    return torch.where(largest <= AMAX_FLOOR, torch.ones_like(largest), largest / NVFP4_UNIT_AMAX)
 
 
 def fake_quantize(values: torch.Tensor, encoding: Encoding, amax: torch.Tensor | None) -> torch.Tensor:

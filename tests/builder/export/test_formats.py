@@ -5,6 +5,7 @@ from collections.abc import Callable
 import ml_dtypes
 import numpy as np
 import onnx_ir as ir
+import openvino
 import pytest
 import torch
 
@@ -20,6 +21,24 @@ SHAPES = (({"tokens": 6}, 2), ({"tokens": 11}, 3), ({"tokens": 1}, 1))
 def test_the_file_computes_what_torch_computes_at_any_batch_and_length(export_case: ExportCase, format: str) -> None:
     case = export_case(format, emulate=format in BLOCK_FORMATS)
     assert case.exported.portable
+    assert check_parity(case.exported, case.graph, [example_inputs(case.graph, axes, batch) for axes, batch in SHAPES]) < 1e-4
+
+
+@pytest.mark.parametrize("format", RECIPES)
+def test_openvino_computes_the_emulated_file_as_torch_does(export_case: ExportCase, format: str) -> None:
+    case = export_case(format, emulate=True)
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(case.exported.path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    inputs = example_inputs(case.graph, {"tokens": 33}, 3)
+    with torch.no_grad():
+        expected = case.graph.module(*inputs.values()).numpy()
+    actual = compiled({name: value.numpy() for name, value in inputs.items()})[0]
+    assert np.linalg.norm(actual - expected) / np.linalg.norm(expected) < 1e-3
+
+
+@pytest.mark.parametrize("format", ["fp8", "fp8-dynamic"])
+def test_emulated_fp8_computes_what_torch_computes(export_case: ExportCase, format: str) -> None:
+    case = export_case(format, emulate=True)
     assert check_parity(case.exported, case.graph, [example_inputs(case.graph, axes, batch) for axes, batch in SHAPES]) < 1e-4
 
 
