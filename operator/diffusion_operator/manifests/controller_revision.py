@@ -1,0 +1,85 @@
+"""The record of a revision: what it serves, with which pod template, and how it fared. It is the rollout's memory.
+
+The API server refuses changes of a ControllerRevision's data, so a revision is what it was when it was made; its fate is in
+annotations. They are on the operator's own object, never on the user's.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from diffusion_operator.manifests.base import Manifest, Owner, child
+from diffusion_operator.manifests.labels import PREFIX, revision_labels
+
+ACTIVATED = f"{PREFIX}/activated-at"
+GOOD = f"{PREFIX}/good"
+HELD = f"{PREFIX}/held"
+ABANDONED = f"{PREFIX}/abandoned"
+
+
+@dataclass(frozen=True)
+class RevisionRecord:
+    """One revision of a deployment."""
+
+    name: str
+    number: int
+    """Counts up; the highest is the revision that the spec asks for."""
+    engine: str
+    """Name of the DiffusionEngine."""
+    engine_key: str
+    template: Manifest
+    """Pod template. Not to be changed."""
+    spec: Mapping[str, Any]
+    """Parts of the deployment's spec that decided it, for an undo."""
+    activated_at: datetime
+    """When the spec began to ask for it, or a pause ended; the progress deadline counts from here."""
+    good: bool = False
+    """Whether all wanted pods were ready at once since `activated_at`."""
+    held: bool = False
+    """Whether the rollout is paused."""
+    abandoned: str = ""
+    """Why it was given up; empty: it was not."""
+
+
+def controller_revision(owner: Owner, record: RevisionRecord) -> Manifest:
+    """Build the ControllerRevision of a record."""
+    annotations = {ACTIVATED: record.activated_at.isoformat()}
+    for name, value in ((GOOD, "true" * record.good), (HELD, "true" * record.held), (ABANDONED, record.abandoned)):
+        if value:
+            annotations[name] = value
+    data = {
+        "engine": record.engine,
+        "engineKey": record.engine_key,
+        "template": copy.deepcopy(record.template),
+        "spec": copy.deepcopy(dict(record.spec)),
+    }
+    labels = revision_labels(owner.name, record.name, record.engine)
+    manifest = child("apps/v1", "ControllerRevision", record.name, owner, labels, revision=record.number, data=data)
+    manifest["metadata"]["annotations"] = annotations
+    return manifest
+
+
+def revision_record(manifest: Mapping[str, Any]) -> RevisionRecord:
+    """Read a record back from a ControllerRevision that `controller_revision` built.
+
+    Raises:
+        KeyError, ValueError: Somebody else made or changed it; leave it alone.
+    """
+    annotations: Mapping[str, str] = manifest["metadata"]["annotations"]
+    data = manifest["data"]
+    return RevisionRecord(
+        name=manifest["metadata"]["name"],
+        number=manifest["revision"],
+        engine=data["engine"],
+        engine_key=data["engineKey"],
+        template=data["template"],
+        spec=data["spec"],
+        activated_at=datetime.fromisoformat(annotations[ACTIVATED]),
+        good=GOOD in annotations,
+        held=HELD in annotations,
+        abandoned=annotations.get(ABANDONED, ""),
+    )
