@@ -31,7 +31,7 @@ GPU_SPEEDUP = {
 }
 CPU_SPEEDUP = {
     QuantizationFormat.NONE: 1.0,
-    QuantizationFormat.INT8: 1.18,
+    QuantizationFormat.INT8: 1.33,
     QuantizationFormat.FP8: 0.9,
     QuantizationFormat.MXFP8: 0.3,
     QuantizationFormat.NVFP4: 0.3,

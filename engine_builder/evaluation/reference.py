@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from engine_builder.errors import QualityBudgetError
 from engine_builder.evaluation.metrics import Pictures, check_pictures, psnr
 from engine_builder.evaluation.samples import Sample
 from engine_runtime.arrays import to_numpy
+from engine_runtime.errors import NotFiniteError
 from engine_runtime.requests import GenerationRequest, GenerationResult, OnBody, OnStep
 
 REFERENCE_FILE = "reference.json"
@@ -86,7 +88,10 @@ def draw(
     results: list[GenerationResult] = []
     for start in range(0, len(samples), batch_size):
         requests = [GenerationRequest(sample.prompt, sample.seed, size) for sample in samples[start : start + batch_size]]
-        results += generator.generate(requests, on_body=on_body)
+        try:
+            results += generator.generate(requests, on_body=on_body)
+        except NotFiniteError as error:
+            raise QualityBudgetError(f"the model draws nothing: {error}") from error
     pictures = np.stack([result.output for result in results])
     check_pictures(pictures)
     return Drawing(

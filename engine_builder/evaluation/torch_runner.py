@@ -37,7 +37,8 @@ class TorchRunner:
         return {spec.name: _array(value) for spec, value in zip(self._graph.outputs, values, strict=True)}
 
     def _tensor(self, array: Array, dtype: Dtype) -> torch.Tensor:
-        return torch.as_tensor(np.ascontiguousarray(to_numpy(array))).to(self._device, TORCH_DTYPES[dtype])
+        host = np.require(to_numpy(array), requirements=("C", "W"))  # torch warns of arrays that it could not write to.
+        return torch.from_numpy(host).to(self._device, TORCH_DTYPES[dtype])
 
 
 def torch_runners(graphs: tuple[GraphModule, ...]) -> dict[str, TorchRunner]:

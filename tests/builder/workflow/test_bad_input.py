@@ -108,7 +108,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path):
         def __reduce__(self):
             return (Path.touch, (tmp_path / "executed",))
 
-    (tmp_path / "student.pth").write_bytes(pickle.dumps({"model": {"net": Bomb()}}))
+    (tmp_path / "student.pth").write_bytes(pickle.dumps({"model": {"net": Bomb()}}, protocol=2))
     job = digits_job()
     job["model"]["student"] = {"uri": f"file://{tmp_path / 'student.pth'}", "format": "FastGen"}
     with pytest.raises(UnsafeModelError):
