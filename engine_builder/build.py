@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from diffusion_api.build_job import BuildJob, Verification, build_job_for
 from diffusion_api.build_report import BuildReport
 from diffusion_api.deployment import DiffusionDeployment
 from diffusion_api.engine_key import engine_key, prompts_digest
+from diffusion_api.model_spec import ModelSource
 from engine_builder.compilers import compiler_for
-from engine_builder.errors import UnsupportedTargetError
+from engine_builder.errors import InvalidJobError, UnsupportedTargetError
 from engine_builder.fetch import resolve_revision
 from engine_builder.planning import Candidate, candidates
 from engine_builder.progress import BuildProgress, SilentProgress
-from engine_builder.stage_runner import STAGE_VERSIONS
+from engine_builder.stage_runner import STAGE_VERSIONS, TOOLS
 from engine_builder.store import Store, digest_of
 
 ENGINE_STAGE = "engine"
@@ -50,6 +51,8 @@ class EnginePlan:
     """The engine, where it is in the store already."""
     candidates: tuple[Candidate, ...]
     """The recipes, in the order they are tried."""
+    metric_revisions: Mapping[str, str] = field(default_factory=dict)
+    """Commit or digest of what measures LPIPS and CLIP, by `lpips` and `clip`, where the quality budget limits them."""
 
     def to_json(self) -> dict[str, object]:
         """Return what `diffusionctl plan --json` prints."""
@@ -93,9 +96,14 @@ def plan_engine(job: BuildJob, store: Store, settings: BuildSettings | None = No
         UnsupportedTargetError: the accelerator cannot run what the job asks for, or its compiler is not installed.
     """
     settings = settings or BuildSettings()
+    if job.optimization.calibration.prompts_config_map is not None:
+        raise InvalidJobError(
+            "calibration.promptsConfigMap is in a cluster, and the builder reads none; write the prompts into calibration.prompts"
+        )
     recipes = candidates(job)
     compiler = compiler_for(job.accelerator)
     revision = resolve_revision(job.model, base_folder=settings.base_folder, credentials=settings.credentials)
+    metrics = _metric_revisions(job, settings)
     student = None
     if job.model.student is not None:
         source = job.model.model_copy(update={"uri": job.model.student.uri, "revision": None, "student": None})
@@ -107,9 +115,23 @@ def plan_engine(job: BuildJob, store: Store, settings: BuildSettings | None = No
         compiler_version=compiler.version(),
         builder=builder_version(),
         student_digest=student,
-        builder_flags=compiler.settings(),
+        builder_flags={**compiler.settings(), **{f"{name}Revision": found for name, found in metrics.items()}},
     )
-    return EnginePlan(job, key, revision, student, f"{compiler.name} {compiler.version()}", store.find(ENGINE_STAGE, key), recipes)
+    name = f"{compiler.name} {compiler.version()}"
+    return EnginePlan(job, key, revision, student, name, store.find(ENGINE_STAGE, key), recipes, metrics)
+
+
+def metric_uris(job: BuildJob) -> dict[str, str]:
+    """Return where the weights of LPIPS and CLIP lie, by `lpips` and `clip`, where the quality budget limits them."""
+    budget = job.optimization.quality_budget
+    return {name: uri for name, uri in (("lpips", budget.lpips_uri), ("clip", budget.clip_uri)) if uri is not None}
+
+
+def _metric_revisions(job: BuildJob, settings: BuildSettings) -> dict[str, str]:
+    return {
+        name: resolve_revision(ModelSource(uri=uri), base_folder=settings.base_folder, credentials=settings.credentials)
+        for name, uri in metric_uris(job).items()
+    }
 
 
 def require_target(job: BuildJob) -> None:
@@ -130,8 +152,15 @@ def require_target(job: BuildJob) -> None:
 
 
 def builder_version() -> str:
-    """Return what of this package decides an engine's bits: its version, its stages' versions, torch and ModelOpt."""
-    packages = {name: version(name) for name in ("torch", "nvidia-modelopt", "diffusers", "onnxscript")}
+    """Return what of this package decides an engine's bits: its version, its stages' versions, and those of what computes them.
+
+    Raises:
+        UnsupportedTargetError: the builder's packages are not installed.
+    """
+    try:
+        packages = {name: version(name) for name in sorted({name for names in TOOLS.values() for name in names})}
+    except PackageNotFoundError as error:
+        raise UnsupportedTargetError(f"{error.name} is missing; `pip install diffusion-operator[builder]`") from None
     return f"{version('diffusion-operator')}+{digest_of(STAGE_VERSIONS, packages)[:12]}"
 
 

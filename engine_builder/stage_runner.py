@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from diffusion_api.build_report import StageTiming
@@ -17,6 +19,17 @@ from engine_builder.store.checksums import measure, read_checksums, write_checks
 COST_FILE = "stage.json"
 # Raise when a stage's code writes something else for the same inputs, so that no old artifact is taken for a new one.
 STAGE_VERSIONS = {"fetch": 1, "reference": 1, "candidate": 1, "step-cache": 1, "export": 1, "compile": 1, "verify": 1, "engine": 1}
+# What else decides a result: the packages that compute it. A download stays what it is, and a compiler's version is among its inputs.
+_DRAWS = ("diffusion-operator", "torch", "diffusers", "transformers")
+_QUANTIZES = (*_DRAWS, "nvidia-modelopt")
+TOOLS: Mapping[str, tuple[str, ...]] = {
+    "reference": _DRAWS,
+    "candidate": _QUANTIZES,
+    "step-cache": _QUANTIZES,
+    "export": (*_QUANTIZES, "onnx", "onnxscript"),
+    "compile": ("diffusion-operator",),
+    "verify": _QUANTIZES,
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +63,7 @@ class StageRunner:
             label: What is worked on, for people.
             resume: Keep what a killed run left in the folder.
         """
-        digest = digest_of(stage, STAGE_VERSIONS[stage], *inputs)
+        digest = digest_of(stage, STAGE_VERSIONS[stage], tool_versions(TOOLS.get(stage, ())), *inputs)
         self.progress.stage_started(stage, label)
         begin = time.perf_counter()
         built = self.store.obtain(stage, digest, lambda folder: _measured(work, folder), resume=resume, on_wait=self._wait)
@@ -61,6 +74,18 @@ class StageRunner:
 
     def _wait(self, holder: str) -> None:
         self.progress.message(f"another builder ({holder}) is at this stage; waiting for its result")
+
+
+@cache
+def tool_versions(names: tuple[str, ...]) -> Mapping[str, str]:
+    """Return the versions of packages, as far as they are installed."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue  # `engine_builder.build.builder_version` refuses to build without those that are needed.
+    return found
 
 
 def _measured(work: Callable[[Path], None], folder: Path) -> None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffusion_api.model_spec import ModelSource
-from engine_builder.build import BuildSettings, EnginePlan
+from engine_builder.build import BuildSettings, EnginePlan, metric_uris
 from engine_builder.evaluation.metrics import PerceptualModels
-from engine_builder.fetch import check_tensor_files, fetch_checkpoint, fetch_files, resolve_revision
+from engine_builder.fetch import check_tensor_files, fetch_checkpoint, fetch_files
 from engine_builder.fetch.overlay import write_student
 from engine_builder.stage_runner import StageRunner
 from engine_builder.store.checksums import measure, write_checksums
@@ -38,7 +38,8 @@ class Checkpoint:
 
 def checkpoint_stage(plan: EnginePlan, runner: StageRunner, settings: BuildSettings) -> Checkpoint:
     """Bring the checkpoint, going on where a killed download stopped; check its tensor files before anything loads them."""
-    model = plan.job.model
+    # Pinned to what the plan found: a branch that moves meanwhile must not bring other bytes under this engine's key.
+    model = plan.job.model.model_copy(update={"revision": plan.revision})
 
     def work(folder: Path) -> None:
         fetched = fetch_checkpoint(
@@ -50,7 +51,7 @@ def checkpoint_stage(plan: EnginePlan, runner: StageRunner, settings: BuildSetti
         )
         check_tensor_files(folder / CHECKPOINT_FOLDER)
         if model.student is not None:
-            _bring_student(model, folder, settings)
+            _bring_student(model, plan.student_revision, folder, settings)
         size = sum(entry.size for path, entry in fetched.files.items() if path.endswith(".safetensors"))
         facts = {"revision": fetched.revision, "licence": fetched.licence, "weightBytes": size}
         (folder / FACTS_FILE).write_text(json.dumps(facts, indent=2) + "\n")
@@ -72,28 +73,23 @@ def checkpoint_stage(plan: EnginePlan, runner: StageRunner, settings: BuildSetti
 
 def perceptual_models(plan: EnginePlan, runner: StageRunner, settings: BuildSettings) -> PerceptualModels:
     """Bring the weights that the quality budget needs to measure LPIPS and CLIP."""
-    budget = plan.job.optimization.quality_budget
+    found: dict[str, Path] = {}
+    for name, uri in metric_uris(plan.job).items():
+        source = ModelSource(uri=uri, revision=plan.metric_revisions[name])
 
-    def brought(uri: str | None, label: str) -> Path | None:
-        if uri is None:
-            return None
-        source = ModelSource(uri=uri)
-
-        def work(folder: Path) -> None:
+        def work(folder: Path, source: ModelSource = source) -> None:
             fetch_files(source, folder / "files", base_folder=settings.base_folder, credentials=settings.credentials)
 
-        revision = resolve_revision(source, base_folder=settings.base_folder, credentials=settings.credentials)
-        result = runner.run("fetch", (uri, revision), work, label=label)
+        result = runner.run("fetch", (uri, plan.metric_revisions[name]), work, label=name.upper())
         files = sorted((result.path / "files").iterdir())
-        return files[0] if len(files) == 1 else result.path / "files"
+        found[name] = files[0] if len(files) == 1 else result.path / "files"
+    return PerceptualModels(lpips=found.get("lpips"), clip=found.get("clip"))
 
-    return PerceptualModels(lpips=brought(budget.lpips_uri, "LPIPS"), clip=brought(budget.clip_uri, "CLIP"))
 
-
-def _bring_student(model: ModelSource, folder: Path, settings: BuildSettings) -> None:
+def _bring_student(model: ModelSource, revision: str | None, folder: Path, settings: BuildSettings) -> None:
     """Fetch the student's weights and write those of this transformer, checked by name and shape, as safetensors."""
     assert model.student is not None
-    source = model.model_copy(update={"uri": model.student.uri, "revision": None, "student": None})
+    source = model.model_copy(update={"uri": model.student.uri, "revision": revision, "student": None})
     raw, _ = fetch_files(source, folder / "student", base_folder=settings.base_folder, credentials=settings.credentials)
     write_student(raw, model.student.format, folder / CHECKPOINT_FOLDER / "transformer", folder / STUDENT_FILE)
     shutil.rmtree(folder / "student")

@@ -1,0 +1,53 @@
+"""What a plan takes into the engine key, and what it refuses before anything is downloaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from diffusion_api.parsing import parse_build_job
+from engine_builder import stage_runner
+from engine_builder.build import plan_engine
+from engine_builder.errors import InvalidJobError
+from engine_builder.progress import SilentProgress
+from engine_builder.stage_runner import StageRunner
+from engine_builder.store import Store
+from tests.support.builds import digits_job
+
+
+def key_of(job: dict[str, object], folder: Path) -> str:
+    return plan_engine(parse_build_job(job), Store(folder / "store")).engine_key
+
+
+def test_other_weights_to_measure_lpips_with_are_another_engine(tmp_path: Path) -> None:
+    weights = tmp_path / "lpips.pt"
+    keys = set()
+    for content in (b"one", b"two", b"one"):
+        weights.write_bytes(content)
+        keys.add(key_of(digits_job(qualityBudget={"maxLPIPS": 0.1, "lpipsUri": f"file://{weights}"}), tmp_path))
+    assert len(keys) == 2
+
+
+def test_prompts_in_a_cluster_are_refused_rather_than_replaced_by_the_built_in_ones(tmp_path: Path) -> None:
+    with pytest.raises(InvalidJobError, match=r"calibration\.prompts"):
+        key_of(digits_job(calibration={"samples": 4, "promptsConfigMap": {"name": "prompts"}}), tmp_path)
+
+
+def test_a_plan_writes_nothing(tmp_path: Path) -> None:
+    key_of(digits_job(), tmp_path)
+    assert not list((tmp_path / "store" / "artifacts").iterdir())
+
+
+def test_a_stage_runs_again_when_a_package_that_computes_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[str] = []
+
+    def run(torch: str) -> None:
+        monkeypatch.setattr(stage_runner, "tool_versions", lambda names: {"torch": torch} if "torch" in names else {})
+        for stage in ("fetch", "export"):
+            StageRunner(Store(tmp_path), SilentProgress()).run(stage, ("same",), lambda _, stage=stage: runs.append(stage))
+
+    run("2.15.0")
+    run("2.15.0")
+    run("2.16.0")
+    assert runs == ["fetch", "export", "export"]
