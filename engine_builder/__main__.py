@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from diffusion_api.build_job import BuildJob
 from diffusion_api.parsing import InvalidSpecError, parse_build_job
 from engine_builder.build import BuildSettings, BuiltEngine, build_engine
 from engine_builder.errors import BuildError, InvalidJobError
+from engine_builder.failures import as_build_error
 from engine_builder.progress import TERMINATION_LOG, BuildProgress, JsonLinesProgress, RichProgress
 from engine_builder.store import Store
 
@@ -33,11 +35,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         result = _success(_build(options))
         code = 0
-    except BuildError as error:
-        result, code = _failure(error), error.exit_code
-    line = json.dumps(result, ensure_ascii=False)
-    print(line, flush=True)
-    _write_termination_log(options.termination_log, line)
+    except Exception as error:  # Whatever it is, the operator reads one sentence and one exit code; a bug's traceback is in the log.
+        failure = as_build_error(error)
+        if failure is not error:
+            traceback.print_exc()
+        result, code = _failure(failure), failure.exit_code
+    print(json.dumps(result, ensure_ascii=False), flush=True)
+    _write_termination_log(options.termination_log, result)
     return code
 
 
@@ -58,10 +62,17 @@ def read_job(path: Path) -> BuildJob:
 
 
 def read_credentials(folder: Path | None) -> Mapping[str, str]:
-    """Read a mounted Secret: one file a key."""
+    """Read a mounted Secret: one file a key.
+
+    Raises:
+        InvalidJobError: it is not there, or a value is no text.
+    """
     if folder is None:
         return {}
-    return {path.name: path.read_text(encoding="utf-8").strip() for path in sorted(folder.iterdir()) if path.is_file()}
+    try:
+        return {path.name: path.read_text(encoding="utf-8").strip() for path in sorted(folder.iterdir()) if path.is_file()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidJobError(f"the credentials in {folder} (${CREDENTIALS_VARIABLE}) cannot be read: {error}") from None
 
 
 def _build(options: argparse.Namespace) -> BuiltEngine:
@@ -95,9 +106,22 @@ def _failure(error: BuildError) -> dict[str, object]:
     return {"event": "result", "succeeded": False, "error": type(error).__name__, "exitCode": error.exit_code, "message": str(error)}
 
 
-def _write_termination_log(path: Path, line: str) -> None:
+def termination_message(result: Mapping[str, object]) -> bytes:
+    """Return the result as one JSON line that Kubernetes keeps whole; a message that is too long loses its end."""
+    line = json.dumps(result, ensure_ascii=False).encode()
+    if len(line) <= TERMINATION_MESSAGE_LIMIT:
+        return line
+    message = str(result["message"])
+    kept = len(message)
+    while len(line) > TERMINATION_MESSAGE_LIMIT:
+        kept -= len(line) - TERMINATION_MESSAGE_LIMIT if kept > TERMINATION_MESSAGE_LIMIT else 16
+        line = json.dumps({**result, "message": f"{message[:kept]} …"}, ensure_ascii=False).encode()
+    return line
+
+
+def _write_termination_log(path: Path, result: Mapping[str, object]) -> None:
     if path.exists():
-        path.write_bytes(line.encode()[:TERMINATION_MESSAGE_LIMIT])
+        path.write_bytes(termination_message(result))
 
 
 def _parser() -> argparse.ArgumentParser:
