@@ -7,7 +7,7 @@ from pathlib import Path
 
 from diffusion_api.engine_manifest import EngineManifest
 from engine_builder.build import BuildSettings, EnginePlan
-from engine_builder.errors import QualityBudgetError
+from engine_builder.errors import CompileError, InvalidJobError, QualityBudgetError
 from engine_builder.evaluation.budget import text_table
 from engine_builder.evaluation.samples import split_samples
 from engine_builder.families.registry import family_for
@@ -21,6 +21,7 @@ from engine_builder.workflow.packaging import Outcome, publish
 from engine_builder.workflow.reference_stage import reference_stage
 from engine_builder.workflow.search import Choice, choose, score_candidates
 from engine_builder.workflow.verification import Verified, verify_stage
+from engine_runtime.errors import GenerationError
 
 __all__ = ["run_workflow"]
 
@@ -39,7 +40,10 @@ def run_workflow(plan: EnginePlan, store: Store, settings: BuildSettings, progre
     for choice in choose(context, references, scored):
         compiled = build_pieces(context, choice)
         manifest = engine_manifest(context, choice, compiled)
-        verified = verify_stage(context, references, choice, compiled, manifest)
+        try:
+            verified = verify_stage(context, references, choice, compiled, manifest)
+        except GenerationError as error:
+            raise CompileError(f"{choice.recipe.label} was compiled but does not run: {error}") from error
         if not verified.objections:
             return publish(context, Outcome(references, scored, choice, compiled, manifest, verified, refused), started_at)
         progress.message(f"{choice.recipe.label}: {'; '.join(verified.objections)}; trying the next recipe")
@@ -57,6 +61,9 @@ def prepare(plan: EnginePlan, runner: StageRunner, settings: BuildSettings) -> B
     model = plan.job.model
     family.check(checkpoint.folder, model.sampling, plan.job.shapes)
     manifest = family.manifest(checkpoint.folder, model.sampling, plan.job.shapes, plan.job.max_batch_size)
+    if unknown := sorted(set(plan.job.optimization.quantization.components) - set(family.components)):
+        others = " or ".join(name for name in family.components if name != "transformer")
+        raise InvalidJobError(f"optimization.quantization.components: {family.name} has no {', '.join(unknown)}; use {others}")
     calibration = plan.job.optimization.calibration
     samples = split_samples(calibration.prompts or family.prompts(checkpoint.folder), calibration)
     return BuildContext(plan, runner, checkpoint, family, manifest, samples, perceptual_models(plan, runner, settings), {})

@@ -66,6 +66,7 @@ class ExportedPiece:
 def build_pieces(context: BuildContext, choice: Choice) -> CompiledEngine:
     """Export and compile what a recipe needs: one transformer without a step cache, its three pieces with one."""
     exported = [piece for component in context.family.components for piece in export_stage(context, choice, component)]
+    context.scratch.clear()  # Compiling needs the memory, and the export may have cast the model or moved it off the GPU.
     split = not isinstance(choice.step_cache, NoStepCache)
     unwanted = {TRANSFORMER} if split else set(TRANSFORMER_PIECES)
     results = [(piece, compile_stage(context, choice, piece)) for piece in exported if piece.name not in unwanted]
@@ -94,7 +95,8 @@ def export_stage(context: BuildContext, choice: Choice, component: str) -> list[
         )
 
     quantized = choice.scored.artifact.digest if recipe is not None else None
-    result = context.runner.run("export", (context.checkpoint.digest, component, quantized, emulate, precision), work, label=component)
+    inputs = (context.checkpoint.digest, component, quantized, emulate, precision, context.arithmetic)
+    result = context.runner.run("export", inputs, work, label=component)
     return [_exported(entry, result) for entry in json.loads((result.path / GRAPHS_FILE).read_text())]
 
 
@@ -133,6 +135,7 @@ def _export(
     shapes = [(example, 1), (context.manifest.shapes[0].dims, 2)]
     exported = []
     for graph in graphs:
+        graph.module.to("cpu")  # The exporter's example inputs and constants are there.
         if precision is Precision.BF16:
             cast_weights(graph, torch.bfloat16)
         done = export_graph(graph, folder / f"{graph.name}.onnx", example=example, emulate=emulate)

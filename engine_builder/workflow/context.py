@@ -17,7 +17,7 @@ from engine_builder.evaluation.samples import SampleSplit
 from engine_builder.families.base import Family
 from engine_builder.stage_runner import StageRunner
 from engine_builder.workflow.checkpoint_stage import Checkpoint
-from engine_builder.workflow.simulation import Simulation, load_simulation
+from engine_builder.workflow.simulation import Placement, Simulation, load_simulation, placement_for
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,16 @@ class BuildContext:
         """The compiler of the accelerator."""
         return compiler_for(self.job.accelerator)
 
+    @property
+    def placement(self) -> Placement:
+        """Where models are drawn with."""
+        return placement_for(self.job.accelerator)
+
+    @property
+    def arithmetic(self) -> list[str]:
+        """What decides the numbers that torch gives, for the digests of stages that draw."""
+        return [self.placement.device.type, str(self.placement.dtype)]
+
     def quantized_components(self, recipe: Recipe) -> Mapping[str, ComponentRecipe]:
         """Return the components that a recipe changes."""
         return {name: part for name, part in recipe.components.items() if part.format is not QuantizationFormat.NONE}
@@ -54,7 +64,7 @@ class BuildContext:
         """Return the model of this name, loaded and `prepare`d where it is not in memory; only the last one is kept."""
         if name not in self.scratch:
             self.scratch.clear()
-            simulation = load_simulation(self.family, self.checkpoint.folder, self.manifest, self.checkpoint.student)
+            simulation = load_simulation(self.family, self.checkpoint.folder, self.manifest, self.checkpoint.student, self.placement)
             prepare(simulation)
             self.scratch[name] = simulation
         return self.scratch[name]

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from diffusion_api.build_report import BuildReport, CandidateResult
 from diffusion_api.engine_manifest import EngineManifest
@@ -115,7 +116,10 @@ def versions() -> dict[str, str]:
 
 
 def _candidates(outcome: Outcome) -> list[CandidateResult]:
-    notes = {id(choice.scored): "; ".join(verified.objections) for choice, verified in outcome.refused}
+    notes: dict[int, str] = {}
+    for choice, verified in outcome.refused:
+        words = f"compiled, {choice.step_cache.label}: {'; '.join(verified.objections)}"
+        notes[id(choice.scored)] = "; ".join(filter(None, (notes.get(id(choice.scored)), words)))
     return [report_of(each, chosen=each is outcome.choice.scored, note=notes.get(id(each), "")) for each in outcome.scored]
 
 
@@ -128,6 +132,8 @@ def _warnings(context: BuildContext, outcome: Outcome) -> list[str]:
         found.append(
             f"no runtime on the building machine can run the exported {', '.join(unmeasured)}, so their parity with torch is unmeasured"
         )
+    if not outcome.verified.on_engine and context.placement.dtype is not torch.bfloat16:
+        found.append("quality was measured in torch in FP32, while the engine computes what is not quantized in BF16")
     return found
 
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from diffusion_api.build_report import CacheCalibration, CandidateResult
 from diffusion_api.deployment import MeasuredQuality
+from diffusion_api.optimization import StepCachePolicy
 from diffusion_api.recipe import FixedMaskStepCache, NoStepCache, Recipe, StepCachePlan, TeaCacheStepCache
 from engine_builder.errors import QualityBudgetError
 from engine_builder.evaluation.budget import candidate_table, within_budget
-from engine_builder.evaluation.piece_times import PieceTimes
 from engine_builder.planning import Candidate
 from engine_builder.stage_runner import StageResult
 from engine_builder.step_cache.plan import plan_step_cache
 from engine_builder.workflow.context import BuildContext
-from engine_builder.workflow.reference_stage import References, draw_like, quality_of, unoptimized
+from engine_builder.workflow.reference_stage import References, identities, judge, unoptimized
 from engine_builder.workflow.simulation import BATCH_SIZE, Simulation
-from engine_runtime.pieces import PieceRunner
-from engine_runtime.requests import GenerationRequest
 
 RESULT_FILE = "result.json"
 MIB = 2**20
@@ -72,12 +70,12 @@ def choose(context: BuildContext, references: References, scored: Sequence[Score
     if not inside:
         table = candidate_table([report_of(each) for each in scored], context.job.optimization.quality_budget)
         raise QualityBudgetError(f"no recipe holds the quality budget; relax optimization.qualityBudget or name another format\n{table}")
-    share = _body_share(context)
+    share = references.body_share
     choices: list[Choice] = []
     for each in inside:
         best = max((choice.expected_speedup for choice in choices), default=0.0)
         if each.candidate.expected_speedup * _cache_gain(share, 1.0) > best:
-            choices.append(_with_step_cache(context, references, each, share))
+            choices += _with_and_without(context, _with_step_cache(context, references, each, share))
         else:
             plain = NoStepCache(reason="not calibrated: a faster recipe was found before")
             choices.append(Choice(each, plain, CacheCalibration(), each.candidate.expected_speedup, each.artifact.digest))
@@ -113,7 +111,6 @@ def _score(context: BuildContext, references: References, candidate: Candidate) 
     samples = context.samples.calibration
 
     def work(folder: Path) -> None:
-        context.scratch.clear()
         simulation = unoptimized(context)
         mib = _size_mib(simulation, "transformer")
         if components:
@@ -122,17 +119,30 @@ def _score(context: BuildContext, references: References, candidate: Candidate) 
             simulation.save(components, folder)
             if "transformer" in summaries:
                 mib = summaries["transformer"].weight_bytes / MIB
-        quality = quality_of(context, references, draw_like(simulation.engine(), references))
-        result = {"quality": quality.to_wire(), "transformerMib": mib}
+        found = judge(context, references, simulation.engine())
+        result = {"quality": found.quality.to_wire(), "failure": found.failure, "transformerMib": mib}
         (folder / RESULT_FILE).write_text(json.dumps(result, indent=2) + "\n")
 
     optional_metrics = [name for name in ("max_flip", "max_lpips", "max_clip_drop") if getattr(budget, name) is not None]
-    identity = [[sample.prompt, sample.seed] for sample in samples] if components else []
-    inputs = (references.digest, {name: part.to_wire() for name, part in components.items()}, identity, optional_metrics)
+    identity = identities(samples) if components else []
+    parts = {name: part.to_wire() for name, part in components.items()}
+    inputs = (references.digest, parts, identity, optional_metrics, context.plan.metric_revisions)
     artifact = context.runner.run("candidate", inputs, work, label=candidate.recipe.label.rsplit(", ", 1)[0])
     result = json.loads((artifact.path / RESULT_FILE).read_text())
     quality = MeasuredQuality.model_validate(result["quality"])
-    return Scored(candidate, quality, result["transformerMib"], artifact, tuple(within_budget(quality, budget)))
+    broken = [result["failure"]] if result["failure"] else within_budget(quality, budget)
+    return Scored(candidate, quality, result["transformerMib"], artifact, tuple(broken))
+
+
+def _with_and_without(context: BuildContext, choice: Choice) -> list[Choice]:
+    """Follow a step cache that the search chose by the same recipe without it: engine and further sizes may not hold what it promised."""
+    automatic = context.job.optimization.step_cache.policy is StepCachePolicy.AUTO
+    if not automatic or isinstance(choice.step_cache, NoStepCache):
+        return [choice]
+    reason = "with it the compiled engine did not hold what was asked for"
+    calibration = choice.calibration.model_copy(update={"decision": f"off: {reason} ({choice.calibration.decision})"})
+    scored, plan = choice.scored, NoStepCache(reason=reason)
+    return [choice, Choice(scored, plan, calibration, scored.candidate.expected_speedup, scored.artifact.digest)]
 
 
 def _with_step_cache(context: BuildContext, references: References, scored: Scored, body_share: float) -> Choice:
@@ -155,7 +165,13 @@ def _with_step_cache(context: BuildContext, references: References, scored: Scor
         result = {"recipe": recipe.to_wire(), "calibration": calibration.to_wire()}
         (folder / RESULT_FILE).write_text(json.dumps(result) + "\n")
 
-    inputs = (scored.artifact.digest, optimization.step_cache, optimization.quality_budget, round(body_share, 1))
+    inputs = (
+        scored.artifact.digest,
+        optimization.step_cache,
+        optimization.quality_budget,
+        context.plan.metric_revisions,
+        identities(context.samples.calibration),
+    )
     artifact = context.runner.run("step-cache", inputs, work)
     result = json.loads((artifact.path / RESULT_FILE).read_text())
     plan = Recipe.model_validate(result["recipe"]).step_cache
@@ -177,22 +193,6 @@ def _skip_ratio(plan: StepCachePlan) -> float:
 def _cache_gain(body_share: float, skip_ratio: float) -> float:
     """Return how many times faster a generation is when a share of its body's runs is left out."""
     return 1 / max(1 - body_share * skip_ratio, 0.05)
-
-
-def _body_share(context: BuildContext) -> float:
-    """Return the share of a generation's time that the transformer's body takes, in torch, batch 1, after a warm-up."""
-    times: list[PieceTimes] = []
-
-    def watched(runners: Mapping[str, PieceRunner]) -> Mapping[str, PieceRunner]:
-        times.append(PieceTimes(runners))
-        return times[0].runners
-
-    engine = unoptimized(context).engine(wrap=watched)
-    request = GenerationRequest(context.samples.evaluation[0].prompt, size=context.job.shapes[0].name)
-    engine.generate([request])
-    times[0].reset()
-    engine.generate([request])
-    return times[0].share("transformer_body")
 
 
 def _size_mib(simulation: Simulation, component: str) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from diffusion_api.accelerator import Accelerator
 from diffusion_api.engine_manifest import EngineManifest
 from diffusion_api.recipe import ComponentRecipe, StepCachePlan
 from engine_builder.evaluation.reference import draw
@@ -24,6 +25,23 @@ from engine_runtime.tokenizer import PromptTokenizer
 
 BATCH_SIZE = 16
 """Of the reference and of every candidate: a batch's size may change its arithmetic."""
+PIXELS_AT_ONCE = 2**22
+"""Pixels that a piece draws in one call, at least one picture: 4 of 1024x1024, whose decoding takes some GiB each."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a model is simulated, and in which type."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+
+def placement_for(accelerator: Accelerator) -> Placement:
+    """Return where to draw: a GPU's engine in its own BF16 on the GPU that is here, everything else in FP32 on the CPU."""
+    if not accelerator.is_cpu and torch.cuda.is_available():
+        return Placement(torch.device("cuda"), torch.bfloat16)
+    return Placement(torch.device("cpu"), torch.float32)
 
 
 @dataclass(frozen=True)
@@ -36,8 +54,11 @@ class Simulation:
 
     @cached_property
     def graphs(self) -> tuple[GraphModule, ...]:
-        """The pieces."""
-        return self.family.graphs(self.model)
+        """The pieces, on the components' device with all their buffers."""
+        graphs = self.family.graphs(self.model)
+        for graph in graphs:
+            graph.module.to(next(self.model.components[graph.component].parameters()).device)
+        return graphs
 
     @cached_property
     def constants(self) -> Mapping[str, npt.NDArray[np.generic]]:
@@ -56,7 +77,9 @@ class Simulation:
         runners: Mapping[str, PieceRunner] = torch_runners(self.graphs)
         if wrap is not None:
             runners = wrap(runners)
-        return Engine(manifest, runners, self.constants, tokenizer, max_batch_size=2 * BATCH_SIZE)
+        pixels = max(plan.shape.width * plan.shape.height * (plan.shape.frames or 1) for plan in manifest.shapes)
+        at_once = min(2 * BATCH_SIZE, max(1, PIXELS_AT_ONCE // pixels))
+        return Engine(manifest, runners, self.constants, tokenizer, max_batch_size=at_once)
 
     def quantize(self, components: Mapping[str, ComponentRecipe], samples: Sequence[Sample]) -> dict[str, QuantizationSummary]:
         """Quantize components in place, calibrated on the model's own trajectories for `samples`, with its own sigmas."""
@@ -86,6 +109,9 @@ def tokenizer_file(folder: Path) -> Path:
     return folder / "tokenizer" / "tokenizer.json"
 
 
-def load_simulation(family: Family, folder: Path, manifest: EngineManifest, student: Path | None) -> Simulation:
-    """Load a checkpoint in FP32 on the CPU: the numbers that every recipe is measured against."""
-    return Simulation(family, family.load(folder, torch.float32, student), manifest)
+def load_simulation(family: Family, folder: Path, manifest: EngineManifest, student: Path | None, placement: Placement) -> Simulation:
+    """Load a checkpoint: the numbers that every recipe is measured against."""
+    model = family.load(folder, placement.dtype, student)
+    for component in model.components.values():
+        component.to(placement.device)
+    return Simulation(family, model, manifest)

@@ -20,7 +20,7 @@ from engine_builder.evaluation.reference import Drawing
 from engine_builder.evaluation.speed import compare_latency
 from engine_builder.workflow.compilation import CompiledEngine
 from engine_builder.workflow.context import BuildContext
-from engine_builder.workflow.reference_stage import References, draw_like, quality_of, unoptimized
+from engine_builder.workflow.reference_stage import References, judge, unoptimized
 from engine_builder.workflow.search import Choice, candidate_simulation
 from engine_builder.workflow.simulation import BATCH_SIZE, tokenizer_file
 from engine_runtime.executors import load_runner
@@ -60,19 +60,24 @@ def verify_stage(
             if on_engine
             else candidate_simulation(context, choice.scored).engine(choice.step_cache)
         )
-        drawings = draw_like(engine, references)
-        _save_pictures(drawings[0], folder / PICTURE_FOLDER)
-        quality = quality_of(context, references, drawings)
-        comparison = _compare(context, engine) if on_engine else None
-        result = {"quality": quality.to_wire(), "comparison": comparison.to_wire() if comparison else None}
+        found = judge(context, references, engine)
+        if found.drawings:
+            _save_pictures(found.drawings[0], folder / PICTURE_FOLDER)
+        comparison = _compare(context, engine) if on_engine and not found.failure else None
+        result = {
+            "quality": found.quality.to_wire(),
+            "failure": found.failure,
+            "comparison": comparison.to_wire() if comparison else None,
+        }
         (folder / RESULT_FILE).write_text(json.dumps(result, indent=2) + "\n")
 
-    inputs = (references.digest, compiled.digest, choice.digest, context.job.verification, context.job.optimization.quality_budget)
+    budget = context.job.optimization.quality_budget
+    inputs = (references.digest, compiled.digest, choice.digest, context.job.verification, budget, context.plan.metric_revisions)
     artifact = context.runner.run("verify", inputs, work, label=choice.recipe.label)
     result = json.loads((artifact.path / RESULT_FILE).read_text())
     quality = MeasuredQuality.model_validate(result["quality"])
     comparison = Comparison.model_validate(result["comparison"]) if result["comparison"] else None
-    objections = within_budget(quality, context.job.optimization.quality_budget)
+    objections = [result["failure"]] if result["failure"] else within_budget(quality, budget)
     if comparison is not None and comparison.speedup <= 1 and not choice.scored.candidate.simulated:
         objections.append(f"the engine is not faster than the unoptimized model ({comparison.speedup:.2f}×)")
     return Verified(quality, comparison, artifact.path / PICTURE_FOLDER, tuple(objections), on_engine, artifact.digest)
