@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from engine_builder.quantization import numerics
 from engine_builder.quantization.numerics import Encoding, decode, e2m1_codes, e2m1_values, encode, fake_quantize
 
 GAUSSIAN = torch.randn(512, 1024, generator=torch.Generator().manual_seed(0))
@@ -58,3 +59,11 @@ def test_mxfp8_scales_are_exact_at_powers_of_two() -> None:
     values = torch.zeros(1, 64)
     values[0, 0], values[0, 32] = 448.0 * 2.0**-20, 2.0**30
     assert torch.equal(fake_quantize(values, Encoding.MXFP8, None), values)
+
+
+@pytest.mark.parametrize("encoding", [Encoding.MXFP8, Encoding.NVFP4])
+def test_a_large_weight_is_encoded_in_parts_with_the_same_result(encoding: Encoding, monkeypatch: pytest.MonkeyPatch) -> None:
+    amax = GAUSSIAN.abs().max()
+    whole = fake_quantize(GAUSSIAN, encoding, amax)
+    monkeypatch.setattr(numerics, "_CHUNK", 5000)
+    assert torch.equal(fake_quantize(GAUSSIAN, encoding, amax), whole)
