@@ -154,8 +154,10 @@ class DynamicResources(ApiModel):
 
 
 class Versions(ApiModel):
-    """Full versions of the compilers in the builder image; part of the engine key."""
+    """What engines are made with; part of the engine key."""
 
+    builder: str = "1"
+    """Generation of the builder. Raise it where engines of earlier builders shall be built again; a new image alone rebuilds none."""
     tensorrt: str = "unset"
     """TensorRT, which is also that of `tritonGpu`."""
     tensorrt_rtx: str = "unset"

@@ -1,0 +1,268 @@
+"""The plan of a DiffusionEngine: build it once, say how it goes, keep the result, delete it when nobody needs it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from diffusion_api.checks import find_problems
+from diffusion_api.conditions import ConditionType, Reason
+from diffusion_api.engine import BuildFailure, BuildProgress, DiffusionEngine, DiffusionEngineStatus, EngineResult
+from diffusion_operator.manifests.accelerator import node_selector, resource_claim_template, uses_claims
+from diffusion_operator.manifests.base import Manifest, Owner, Ref
+from diffusion_operator.manifests.builder_exit import BuilderExit, is_retryable
+from diffusion_operator.manifests.builder_job import builder_job, job_config_map
+from diffusion_operator.manifests.cleanup_job import cleanup_job
+from diffusion_operator.manifests.engine_store import engine_store_claim
+from diffusion_operator.manifests.labels import engine_labels
+from diffusion_operator.manifests.network_policy import builder_network_policy
+from diffusion_operator.planning.engine_identity import spec_key
+from diffusion_operator.planning.observed import JobEnd, JobPhase, ObservedBuild
+from diffusion_operator.planning.plan import Plan, transition_events
+from diffusion_operator.planning.troubles import explained
+from diffusion_operator.planning.verdict import Verdict, fails, holds, merged, unknown
+from diffusion_operator.settings import OperatorSettings, PvcStore
+
+EnginePlan = Plan[DiffusionEngineStatus]
+READY, BUILT, GATE = ConditionType.READY, ConditionType.ENGINE_BUILT, ConditionType.QUALITY_GATE_PASSED
+PROGRESSING = ConditionType.PROGRESSING
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """The arguments of `plan_engine`, for its helpers."""
+
+    engine: DiffusionEngine
+    observed: ObservedBuild
+    settings: OperatorSettings
+    now: datetime
+
+    @property
+    def status(self) -> DiffusionEngineStatus:
+        return self.engine.status or DiffusionEngineStatus()
+
+    @property
+    def owner(self) -> Owner:
+        return Owner.of(self.engine)
+
+    @property
+    def job_name(self) -> str:
+        return job_name(self.engine.metadata.name, self.observed.retry)
+
+    @property
+    def files_are_gone(self) -> bool:
+        missing, finished = self.observed.files_missing_at, self.observed.job.finished_at or self.status.finished_at
+        return missing is not None and finished is not None and missing > finished
+
+
+def job_name(engine: str, retry: str) -> str:
+    """Name of the Job that builds an engine; another `retry` text is another Job."""
+    return f"{engine}-{hashlib.sha256(retry.encode()).hexdigest()[:8]}"
+
+
+def plan_engine(engine: DiffusionEngine, observed: ObservedBuild, settings: OperatorSettings, now: datetime) -> EnginePlan:
+    """Decide what to do for an engine.
+
+    Args:
+        engine: As the cluster has it, with its status: a result or a failure there is kept when the Job that yielded it is gone.
+        observed: Its Job and its users.
+        settings: The operator's.
+        now: The time, with a time zone.
+    """
+    scene = _Scene(engine, observed, settings, now)
+    expiry = _expiry(scene)
+    if expiry is not None and now >= expiry:
+        return _retired(scene)
+    plan = _build_plan(scene)
+    if expiry is None:
+        return plan
+    left = (expiry - now).total_seconds()
+    soon = left if plan.requeue_seconds is None else min(left, plan.requeue_seconds)
+    return Plan(plan.status, plan.apply, plan.delete, plan.events, soon)
+
+
+def _build_plan(scene: _Scene) -> EnginePlan:
+    problems = find_problems(scene.engine.spec)
+    if problems:
+        message = "; ".join(map(str, problems)) + "; create another engine, for this one's spec never changes"
+        return _plan(scene, *_failed(problems[0].reason, message), phase="Invalid")
+    job, status = scene.observed.job, scene.status
+    match job.phase:
+        case JobPhase.ABSENT if status.result is not None and not scene.files_are_gone:
+            return _ready(scene, status.result)
+        case JobPhase.ABSENT if status.failure is not None and status.job_name == scene.job_name:
+            return _plan(scene, *_kept_verdicts(status), phase="Failed", failure=status.failure)
+        case JobPhase.ABSENT:
+            return _started(scene)
+        case JobPhase.SUSPENDED:
+            message = f"Job {scene.job_name} waits in a queue for its admission"
+            return _plan(scene, *_underway(Reason.ENGINE_QUEUED, message), phase="Queued")
+        case JobPhase.PENDING | JobPhase.RUNNING:
+            return _running(scene)
+        case JobPhase.SUCCEEDED if scene.files_are_gone:
+            return _lost(scene)
+        case JobPhase.SUCCEEDED if job.result is not None:
+            return _ready(scene, job.result)
+        case JobPhase.SUCCEEDED if status.result is not None:
+            return _ready(scene, status.result)
+        case JobPhase.SUCCEEDED:
+            message = "the builder ended well but told no result; is the builder image of this operator's release?"
+            return _ended(scene, Reason.ENGINE_BUILD_FAILED, message)
+        case JobPhase.FAILED:
+            return _job_failed(scene)
+
+
+def _started(scene: _Scene) -> EnginePlan:
+    owner, settings, spec = scene.owner, scene.settings, scene.engine.spec
+    name = scene.job_name
+    apply: list[Manifest] = []
+    if isinstance(settings.engine_store, PvcStore) and settings.engine_store.create and not scene.observed.store_exists:
+        apply.append(engine_store_claim(owner.namespace, settings.engine_store))
+    if settings.network_policies:
+        apply.append(builder_network_policy(owner))
+    if uses_claims(spec.accelerator, settings):
+        labels = engine_labels(owner.name)
+        apply.append(resource_claim_template(name, owner, labels, spec.accelerator, settings.dynamic_resources))
+    apply += [job_config_map(name, owner, spec.job), builder_job(name, owner, spec, settings)]
+    return _plan(scene, *_underway(Reason.ENGINE_PENDING, f"Job {name} is made"), phase="Pending", apply=tuple(apply))
+
+
+def _running(scene: _Scene) -> EnginePlan:
+    job = scene.observed.job
+    if job.trouble is not None:
+        selector = node_selector(scene.engine.spec.accelerator, scene.settings)
+        reason, message = explained(
+            job.trouble, selector, scene.observed.cluster.node_labels, pending=Reason.ENGINE_PENDING, failing=Reason.ENGINE_BUILDING
+        )
+        attempt = f"attempt {job.attempts} of Job {scene.job_name}: {message}"
+        return _plan(scene, *_underway(reason, attempt), phase=f"Building: {job.trouble.kind.value}", progress=job.progress)
+    if job.phase is JobPhase.PENDING:
+        return _plan(scene, *_underway(Reason.ENGINE_PENDING, f"Job {scene.job_name} waits for its pod to start"), phase="Pending")
+    # Percentages stay out of conditions, which a reader takes for changes of state.
+    progress = job.progress
+    phase = f"Building: {progress.stage}, {progress.percent} %" if progress else "Building"
+    return _plan(scene, *_underway(Reason.ENGINE_BUILDING, f"Job {scene.job_name} builds it"), phase=phase, progress=progress)
+
+
+def _ready(scene: _Scene, result: EngineResult) -> EnginePlan:
+    simulated = "" if result.verified_on_engine else "; measured in torch, not on the engine"
+    verdicts = (
+        holds(READY, Reason.ENGINE_READY, f"{result.recipe.label} is in the engine store"),
+        fails(PROGRESSING, Reason.ENGINE_READY, "the build ended"),
+        holds(BUILT, Reason.ENGINE_READY, f"built as {result.recipe.label}"),
+        holds(GATE, Reason.QUALITY_WITHIN_BUDGET, f"{result.quality_summary or 'quality is inside the budget'}{simulated}"),
+    )
+    return _plan(scene, *verdicts, phase="Ready", result=result)
+
+
+def _lost(scene: _Scene) -> EnginePlan:
+    """The files of a finished build are gone: its Job makes room for the next, which has the same name."""
+    message = "its files in the engine store are gone or damaged; it is built again"
+    job = Ref("batch/v1", "Job", scene.owner.namespace, scene.job_name)
+    return _plan(scene, *_failed(Reason.ENGINE_FILES_MISSING, message), phase="Rebuilding", delete=(job,))
+
+
+def _job_failed(scene: _Scene) -> EnginePlan:
+    job = scene.observed.job
+    if job.end is JobEnd.DEADLINE:
+        seconds = scene.settings.build.deadline_seconds
+        message = f"the build took longer than {seconds} s; raise build.deadlineSeconds in the operator's settings, then {_again(scene)}"
+        return _ended(scene, Reason.BUILD_DEADLINE_EXCEEDED, message)
+    if job.trouble is not None and not job.message:
+        reason, message = explained(job.trouble, {}, (), pending=Reason.ENGINE_BUILD_FAILED, failing=Reason.ENGINE_BUILD_FAILED)
+        return _ended(scene, reason, f"{message}; then {_again(scene)}")
+    code = f" with exit code {job.exit_code}" if job.exit_code is not None else ""
+    said = job.message or f"the builder ended{code} and said nothing; see `kubectl logs job/{scene.job_name}`"
+    advice = _again(scene) if is_retryable(job.exit_code) else "change the spec"
+    return _ended(scene, Reason.ENGINE_BUILD_FAILED, f"{said.rstrip('. ')}; {advice}")
+
+
+def _ended(scene: _Scene, reason: Reason, message: str) -> EnginePlan:
+    job = scene.observed.job
+    failure = BuildFailure(
+        message=message[:4096], exit_code=job.exit_code, retryable=is_retryable(job.exit_code), log_tail=job.log_tail[-16_384:]
+    )
+    verdicts = _failed(reason, message)
+    if job.exit_code == BuilderExit.QUALITY_BUDGET:
+        verdicts = (*verdicts[:3], fails(GATE, Reason.QUALITY_OUTSIDE_BUDGET, message))
+    return _plan(scene, *verdicts, phase="Failed", failure=failure)
+
+
+def _again(scene: _Scene) -> str:
+    return f"run `diffusionctl retry engine/{scene.owner.name}`"
+
+
+def _underway(reason: Reason, message: str) -> tuple[Verdict, ...]:
+    return (
+        fails(READY, reason, message),
+        holds(PROGRESSING, reason, message),
+        fails(BUILT, reason, message),
+        unknown(GATE, reason, "measured at the end of the build"),
+    )
+
+
+def _failed(reason: Reason, message: str) -> tuple[Verdict, ...]:
+    return (
+        fails(READY, reason, message),
+        fails(PROGRESSING, reason, message),
+        fails(BUILT, reason, message),
+        unknown(GATE, reason, "nothing was measured"),
+    )
+
+
+def _kept_verdicts(status: DiffusionEngineStatus) -> tuple[Verdict, ...]:
+    return tuple(Verdict(each.type, each.status, each.reason, each.message) for each in status.conditions)
+
+
+def _plan(
+    scene: _Scene,
+    *verdicts: Verdict,
+    phase: str,
+    apply: tuple[Manifest, ...] = (),
+    delete: tuple[Ref, ...] = (),
+    progress: BuildProgress | None = None,
+    failure: BuildFailure | None = None,
+    result: EngineResult | None = None,
+) -> EnginePlan:
+    status, job = scene.status, scene.observed.job
+    is_gone = job.phase is JobPhase.ABSENT
+    generation = scene.engine.metadata.generation
+    conditions = merged(status.conditions, verdicts, generation, scene.now)
+    new = status.model_copy(
+        update={
+            "observed_generation": generation,
+            "phase": phase,
+            "conditions": conditions,
+            # The key stays what it was when the engine was made, whatever versions the operator is told later.
+            "key": status.key or spec_key(scene.engine.spec.job, scene.settings),
+            "job_name": scene.job_name,
+            "attempts": status.attempts if is_gone else job.attempts,
+            "started_at": status.started_at if is_gone else job.started_at,
+            "finished_at": status.finished_at if is_gone else job.finished_at,
+            "progress": progress,
+            "failure": failure,
+            "result": result,
+            "users": scene.observed.users,
+            "unused_since": None if scene.observed.users else status.unused_since or scene.now.replace(microsecond=0),
+        }
+    )
+    return Plan(new, apply, delete, transition_events(status.conditions, conditions))
+
+
+def _expiry(scene: _Scene) -> datetime | None:
+    """When an engine that the operator made and nobody uses is deleted."""
+    since = scene.status.unused_since
+    if scene.observed.users or not scene.observed.managed or since is None:
+        return None
+    return since + timedelta(seconds=scene.settings.engine_retention_seconds)
+
+
+def _retired(scene: _Scene) -> EnginePlan:
+    """Take the files out of the store, then delete the engine; where the files cannot be removed the engine goes all the same."""
+    owner, result = scene.owner, scene.status.result
+    if result is not None and scene.observed.cleanup is JobPhase.ABSENT:
+        return Plan(scene.status, apply=(cleanup_job(f"{owner.name}-cleanup", owner, result.artifact, scene.settings),))
+    if result is not None and scene.observed.cleanup not in (JobPhase.SUCCEEDED, JobPhase.FAILED):
+        return Plan(scene.status)
+    return Plan(scene.status, delete=(Ref(scene.engine.api_version, scene.engine.kind, owner.namespace, owner.name),))

@@ -1,0 +1,78 @@
+"""Which revision gets the pods, and how many each has now; when a revision is given up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from diffusion_api.deployment import DiffusionDeploymentSpec
+from diffusion_operator.manifests.controller_revision import RevisionRecord
+from diffusion_operator.planning.autoscaling import wanted_replicas
+from diffusion_operator.planning.observed import ObservedDeployment
+from diffusion_operator.planning.revisions import deadline, fallback, judged, latest
+from diffusion_operator.planning.rollout import NO_PODS, is_complete, rollout_step
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Where the pods go."""
+
+    asked: RevisionRecord
+    """The revision that the spec asks for, as it is judged now."""
+    target: RevisionRecord
+    """The revision that pods move to: the asked one, or the last good one where that was given up."""
+    replicas: Mapping[str, int]
+    """`spec.replicas` by revision."""
+    wanted: int
+    complete: bool
+    """Whether the target alone has pods, all wanted ones, all ready."""
+    overdue: bool
+    """Whether the deadline passed with no other revision to go back to."""
+    last_good: str | None
+    requeue_seconds: float | None
+    """Until the deadline; None where none runs."""
+
+
+def steered(asked: RevisionRecord, observed: ObservedDeployment, spec: DiffusionDeploymentSpec, now: datetime) -> Traffic:
+    """Decide where the pods go.
+
+    Args:
+        asked: Record of the revision that the spec asks for.
+        observed: What is there.
+        spec: The deployment's.
+        now: The time.
+    """
+    pods, wanted = observed.deployments, wanted_replicas(spec)
+    complete = wanted > 0 and is_complete(asked.name, pods, wanted)
+    # There is nothing to pause while no other revision has pods.
+    paused = spec.rollout.paused and any(state.held for name, state in pods.items() if name != asked.name)
+    asked = judged(asked, complete=complete, paused=paused, now=now.replace(microsecond=0))
+    before = fallback(observed.records, asked)
+    limit = deadline(asked, pods.get(asked.name, NO_PODS), spec.rollout.progress_deadline_seconds)
+    runs = not (asked.good or asked.held or asked.abandoned or wanted == 0)
+    overdue = runs and now >= limit
+    if overdue and before is not None:
+        asked = replace(asked, abandoned=_why(asked, observed, spec))
+    is_given_up = bool(asked.abandoned) and before is not None
+    target = before if is_given_up and before is not None else asked
+    # Going back is not held up by a pause, which is about going forward.
+    rollout = spec.rollout.model_copy(update={"paused": False}) if is_given_up else spec.rollout
+    step = rollout_step(target.name, pods, wanted, rollout)
+    good = latest([record for record in (*observed.records, asked) if record.good and not record.abandoned])
+    return Traffic(
+        asked=asked,
+        target=target,
+        replicas=step.replicas,
+        wanted=wanted,
+        complete=step.complete,
+        overdue=overdue and not is_given_up,
+        last_good=good.name if good else None,
+        requeue_seconds=max(1.0, (limit - now).total_seconds()) if runs and now < limit else None,
+    )
+
+
+def _why(record: RevisionRecord, observed: ObservedDeployment, spec: DiffusionDeploymentSpec) -> str:
+    trouble = observed.deployments.get(record.name, NO_PODS).trouble
+    said = f": {trouble.message}" if trouble else ""
+    return f"no pod of it became ready within {spec.rollout.progress_deadline_seconds} s{said}"

@@ -1,0 +1,58 @@
+"""From what Kubernetes says of a pod to a reason and a sentence that says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from diffusion_api.conditions import Reason
+from diffusion_operator.planning.observed import Trouble, TroubleKind
+
+LISTED = 5
+"""Values of other nodes that a message names."""
+
+
+def explained(
+    trouble: Trouble, selector: Mapping[str, str], nodes: Sequence[Mapping[str, str]], *, pending: Reason, failing: Reason
+) -> tuple[Reason, str]:
+    """Return a reason and a sentence.
+
+    Args:
+        trouble: What was seen.
+        selector: The pod's node selector.
+        nodes: Labels of the cluster's nodes.
+        pending: Reason of a pod that waits for room.
+        failing: Reason of a pod that runs and fails.
+    """
+    said = trouble.message
+    lack = unmatched(selector, nodes)
+    match trouble.kind:
+        case TroubleKind.UNSCHEDULABLE if lack:
+            return Reason.NO_MATCHING_NODE, f"{lack}; add such a node, or change spec.accelerator"
+        case TroubleKind.UNSCHEDULABLE:
+            found = pending, f"no node has room: {said}; free a GPU, or wait"
+        case TroubleKind.VOLUME:
+            found = Reason.VOLUME_UNAVAILABLE, f"a volume is missing: {said}; check the engine store's claim and its storage class"
+        case TroubleKind.IMAGE:
+            found = Reason.IMAGE_UNAVAILABLE, f"an image cannot be pulled: {said}; check images in the operator's settings"
+        case TroubleKind.OUT_OF_MEMORY:
+            found = Reason.OUT_OF_MEMORY, f"out of memory: {said}; raise resources.memory in the operator's settings"
+        case TroubleKind.FILES_MISSING:
+            found = Reason.ENGINE_FILES_MISSING, f"the engine's files are gone or damaged: {said}; the engine is built again"
+        case TroubleKind.MISMATCH:
+            found = Reason.ENGINE_MISMATCH, f"the engine does not fit this image or GPU: {said}; builder and Triton need one TensorRT"
+        case TroubleKind.CRASHED:
+            found = failing, f"a pod fails: {said}; see `kubectl logs`"
+    return found
+
+
+def unmatched(selector: Mapping[str, str], nodes: Sequence[Mapping[str, str]]) -> str:
+    """Say which label of a node selector no node has; empty where a node has all, or where nothing is selected."""
+    if not selector or any(all(labels.get(key) == value for key, value in selector.items()) for labels in nodes):
+        return ""
+    for key, value in selector.items():
+        found = sorted({labels[key] for labels in nodes if key in labels})
+        if value not in found:
+            have = f"nodes have {', '.join(found[:LISTED])}" if found else "no node has that label at all"
+            return f"no node is labelled {key}={value} ({have})"
+    wanted = ", ".join(f"{key}={value}" for key, value in selector.items())
+    return f"no node has all of {wanted} at once"
