@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from diffusion_api.build_job import BuildJob, Verification, build_job_for
+from diffusion_api.build_job import BuildJob, Verification
 from diffusion_api.build_report import BuildReport
-from diffusion_api.deployment import DiffusionDeployment
 from diffusion_api.engine_key import engine_key, prompts_digest
 from diffusion_api.model_spec import ModelSource
 from engine_builder.compilers import compiler_for
@@ -81,11 +81,6 @@ class BuildSettings:
     """What relative `file://` paths start from."""
     credentials: Mapping[str, str] = field(default_factory=dict)
     """Keys and values of the secret that the job names, for example `token`."""
-
-
-def job_of(deployment: DiffusionDeployment, *, verification: Verification = Verification.ENGINE) -> BuildJob:
-    """Return the build job of a deployment."""
-    return build_job_for(deployment.spec, verification=verification)
 
 
 def plan_engine(job: BuildJob, store: Store, settings: BuildSettings | None = None) -> EnginePlan:
@@ -190,8 +185,14 @@ def build_engine(
         with store.lock(plan.engine_key, lambda holder: progress.message(f"{holder} builds this engine already; waiting for it")):
             published = store.find(ENGINE_STAGE, plan.engine_key)
             if published is None:
-                from engine_builder.workflow import run_workflow  # noqa: PLC0415  # torch is imported only where something is built
-
-                return read_engine(run_workflow(plan, store, settings, progress), reused=False)
+                return read_engine(_run_workflow(plan, store, settings, progress), reused=False)
     progress.message(f"engine {plan.engine_key[:16]} is in the store")
     return read_engine(store.path(ENGINE_STAGE, plan.engine_key), reused=True)
+
+
+def _run_workflow(plan: EnginePlan, store: Store, settings: BuildSettings, progress: BuildProgress) -> Path:
+    """Import torch, which takes seconds and only a build needs, and build."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # ModelOpt 0.47 and torch 2.15 warn of each other while they are imported.
+        from engine_builder.workflow import run_workflow  # noqa: PLC0415
+    return run_workflow(plan, store, settings, progress)

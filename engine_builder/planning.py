@@ -91,8 +91,8 @@ def require_kernels(format: QuantizationFormat, accelerator: Accelerator) -> Non
 
 
 def is_emulated(quantization: QuantizationFormat, accelerator: Accelerator) -> bool:
-    """Tell whether a format is exported as plain arithmetic: a CPU runs INT8 and FP8 graphs as they are, block formats not."""
-    return accelerator.is_cpu and quantization in (QuantizationFormat.MXFP8, QuantizationFormat.NVFP4)
+    """Tell whether a format is exported as plain arithmetic: a CPU has kernels for INT8 alone, and OpenVINO does not round to FP8."""
+    return not runs_natively(quantization, accelerator) and accelerator.is_cpu
 
 
 def _transformer_recipes(job: BuildJob) -> Iterator[ComponentRecipe]:
@@ -117,6 +117,8 @@ def _candidate(transformer: ComponentRecipe, others: dict[str, ComponentRecipe],
         speedup *= ALGORITHM_COST[transformer.algorithm]
     if transformer.mode is ScaleMode.DYNAMIC and transformer.format is QuantizationFormat.FP8:
         speedup *= DYNAMIC_COST
-    recipe = Recipe(components={"transformer": transformer, **others}, precision=Precision.BF16)
-    simulated = any(not runs_natively(component.format, accelerator) for component in recipe.components.values())
+    components = {"transformer": transformer, **others}
+    simulated = any(not runs_natively(component.format, accelerator) for component in components.values())
+    # BF16 would round what the emulation has rounded to a finer or coarser grid already.
+    recipe = Recipe(components=components, precision=Precision.FP32 if simulated else Precision.BF16)
     return Candidate(recipe, speedup, simulated)

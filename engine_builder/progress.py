@@ -114,4 +114,4 @@ class RichProgress:
 
     def message(self, text: str) -> None:
         """Print a line above the bars."""
-        self._console.print(text)
+        self._console.print(text, markup=False)
