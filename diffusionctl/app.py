@@ -39,11 +39,11 @@ def validate(file: DeploymentFile, json: JsonOption = False) -> None:
 
 
 @app.command()
-def plan(file: DeploymentFile, store: StoreOption = DEFAULT_STORE, json: JsonOption = False) -> None:
+def plan(file: DeploymentFile, store: StoreOption = DEFAULT_STORE, simulate: SimulateOption = False, json: JsonOption = False) -> None:
     """Show what would be built, why, and what is reused; changes nothing."""
     from diffusionctl.plan import show_plan
 
-    show_plan(file, store, as_json=json)
+    show_plan(file, store, simulate=simulate, as_json=json)
 
 
 @app.command()
@@ -93,9 +93,10 @@ def generate(
 def report(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="One file: its report. Several: one page that compares them.")],
     store: StoreOption = DEFAULT_STORE,
+    simulate: SimulateOption = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to write the page.")] = None,
 ) -> None:
     """Write the HTML report of a finished build, or one that compares several."""
     from diffusionctl.report import write_report
 
-    write_report(files, store, out)
+    write_report(files, store, out, simulate=simulate)

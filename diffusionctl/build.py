@@ -8,18 +8,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from diffusion_api.build_job import Verification
 from diffusion_api.build_report import BuildReport
-from diffusionctl.files import read_deployment
-from engine_builder.build import BuildSettings, BuiltEngine, build_engine, job_of
+from diffusionctl.files import job_of_file
+from engine_builder.build import BuildSettings, BuiltEngine, build_engine
 from engine_builder.progress import RichProgress
 from engine_builder.store import Store
 
 
 def build_file(file: Path, store_folder: Path, *, simulate: bool, as_json: bool) -> BuiltEngine:
     """Build a file's engine with progress on standard error; print where it is on standard output."""
-    deployment = read_deployment(file)
-    job = job_of(deployment, verification=Verification.SIMULATED if simulate else Verification.ENGINE)
+    job = job_of_file(file, simulate=simulate)
     console = Console(stderr=True, highlight=False)
     with RichProgress(console).live() as progress:
         engine = build_engine(job, Store(store_folder), BuildSettings(base_folder=file.parent), progress=progress)

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from diffusion_api.build_job import BuildJob, Verification, build_job_for
 from diffusion_api.deployment import DiffusionDeployment
 from diffusion_api.parsing import InvalidSpecError, parse_deployment
 from diffusionctl.errors import UsageError
@@ -25,6 +26,15 @@ def read_deployment(path: Path) -> DiffusionDeployment:
         return parse_deployment(found[0])
     except InvalidSpecError as error:
         raise UsageError(f"{path}: {error}") from None
+
+
+def job_of_file(path: Path, *, simulate: bool) -> BuildJob:
+    """Return the build job of a file's deployment; `simulate` checks quality in torch instead of on the engine.
+
+    Raises:
+        UsageError: See `read_deployment`.
+    """
+    return build_job_for(read_deployment(path).spec, verification=Verification.SIMULATED if simulate else Verification.ENGINE)
 
 
 def _documents(path: Path) -> list[Any]:

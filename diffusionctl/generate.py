@@ -30,11 +30,13 @@ def generate_picture(request: PictureRequest, out: Path, *, url: str, as_json: b
     """Ask a server for one picture and write it.
 
     Raises:
-        UsageError: the suffix of `out` is no picture format.
+        UsageError: the suffix of `out` is no picture format, or its folder does not exist.
         ServerError: no server at `url`, or it refused the request.
     """
     if out.suffix.lower() not in FORMATS:
         raise UsageError(f"{out} has no suffix of a picture format; use one of {', '.join(FORMATS)}")
+    if not out.parent.is_dir():
+        raise UsageError(f"there is no folder {out.parent} to write {out.name} into")
     try:
         _draw(request, out, url, as_json=as_json)
     except GenerationError as error:

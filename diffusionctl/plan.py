@@ -8,14 +8,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from diffusionctl.files import read_deployment
-from engine_builder.build import BuildSettings, EnginePlan, job_of, plan_engine
+from diffusionctl.files import job_of_file
+from engine_builder.build import BuildSettings, EnginePlan, plan_engine
 from engine_builder.store import Store
 
 
-def show_plan(file: Path, store_folder: Path, *, as_json: bool) -> None:
+def show_plan(file: Path, store_folder: Path, *, simulate: bool, as_json: bool) -> None:
     """Print the engine key, what decides it, and which stages are done already."""
-    plan = plan_engine(job_of(read_deployment(file)), Store(store_folder), BuildSettings(base_folder=file.parent))
+    plan = plan_engine(job_of_file(file, simulate=simulate), Store(store_folder), BuildSettings(base_folder=file.parent))
     if as_json:
         print(json.dumps(plan.to_json(), indent=2))
         return

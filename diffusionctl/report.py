@@ -9,13 +9,13 @@ from pathlib import Path
 from rich.console import Console
 
 from diffusionctl.errors import UsageError
-from diffusionctl.files import read_deployment
-from engine_builder.build import BuildSettings, find_engine, job_of
+from diffusionctl.files import job_of_file
+from engine_builder.build import BuildSettings, find_engine
 from engine_builder.report.html import render_frontier
 from engine_builder.store import Store
 
 
-def write_report(files: Sequence[Path], store_folder: Path, out: Path | None) -> None:
+def write_report(files: Sequence[Path], store_folder: Path, out: Path | None, *, simulate: bool) -> None:
     """Copy one build's `report.html`, or write one page that compares several builds.
 
     Raises:
@@ -24,9 +24,10 @@ def write_report(files: Sequence[Path], store_folder: Path, out: Path | None) ->
     store = Store(store_folder)
     engines = []
     for file in files:
-        engine = find_engine(job_of(read_deployment(file)), store, BuildSettings(base_folder=file.parent))
+        engine = find_engine(job_of_file(file, simulate=simulate), store, BuildSettings(base_folder=file.parent))
         if engine is None:
-            raise UsageError(f"{file} is not built yet in {store_folder}; run `diffusionctl build {file}` first")
+            flag = " --simulate-verification" if simulate else ""
+            raise UsageError(f"{file} is not built yet in {store_folder}; run `diffusionctl build {file}{flag}` first")
         engines.append(engine)
     target = out or Path("report.html")
     if len(engines) == 1:
