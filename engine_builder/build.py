@@ -14,6 +14,7 @@ from diffusion_api.build_report import BuildReport
 from diffusion_api.engine_key import engine_key, prompts_digest
 from diffusion_api.model_spec import ModelSource
 from engine_builder.compilers import compiler_for
+from engine_builder.compilers.gpu import check_gpu
 from engine_builder.errors import InvalidJobError, UnsupportedTargetError
 from engine_builder.fetch import resolve_revision
 from engine_builder.planning import Candidate, candidates
@@ -137,13 +138,15 @@ def require_target(job: BuildJob) -> None:
     """
     formats = {part.format for candidate in candidates(job) for part in candidate.recipe.components.values()}
     compiler_for(job.accelerator).check(job.accelerator, formats)
-    runs_here = job.accelerator.is_cpu or NVIDIA_DEVICE.exists()
-    if job.verification is Verification.ENGINE and not runs_here:
+    if job.verification is not Verification.ENGINE or job.accelerator.is_cpu:
+        return
+    if not NVIDIA_DEVICE.exists():
         raise UnsupportedTargetError(
             "quality is verified on the engine itself, and this machine has no NVIDIA GPU: build on a node with "
             f"{job.accelerator.product}, or check quality in torch alone with verification: Simulated "
             "(diffusionctl build --simulate-verification)"
         )
+    check_gpu(job.accelerator)
 
 
 def builder_version() -> str:

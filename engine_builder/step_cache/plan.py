@@ -112,13 +112,20 @@ class StepCachePlanner:
         return tried.plan, _calibration([tried], table, trajectories, f"the job names the threshold: {self._words(tried)}")
 
     def _best_mask(self, trajectories: Trajectories) -> tuple[TriedPlan | None, CacheCalibration]:
-        tried = search.sweep_masks(step_costs(trajectories.drift, self._sigmas), self._attempt, self._tightened)
+        tried = search.sweep_masks(step_costs(trajectories.drift, self._sigmas), self._attempt_or_refuse, self._tightened)
         return search.choose_mask(tried, self._tightened), _calibration(tried)
 
     def _best_threshold(self, trajectories: Trajectories) -> tuple[TriedPlan | None, CacheCalibration]:
         table = self._fitted(trajectories)
-        tried = search.sweep_thresholds(table, self._attempt, self._tightened)
+        tried = search.sweep_thresholds(table, self._attempt_or_refuse, self._tightened)
         return search.choose_threshold(tried, self._tightened), _calibration(tried, table, trajectories)
+
+    def _attempt_or_refuse(self, plan: StepCachePlan) -> Trial:
+        """Measure a plan of a sweep; one that leaves out so much that nothing is drawn is outside every budget, no failure of the build."""
+        try:
+            return self._attempt(plan)
+        except QualityBudgetError:
+            return Trial(MeasuredQuality(), 0.0)
 
     def _fitted(self, trajectories: Trajectories) -> MonotoneTable:
         try:

@@ -64,6 +64,9 @@ def prepare(plan: EnginePlan, runner: StageRunner, settings: BuildSettings) -> B
     if unknown := sorted(set(plan.job.optimization.quantization.components) - set(family.components)):
         others = " or ".join(name for name in family.components if name != "transformer")
         raise InvalidJobError(f"optimization.quantization.components: {family.name} has no {', '.join(unknown)}; use {others}")
+    mask, steps = plan.job.optimization.step_cache.mask, len(manifest.shapes[0].sigmas) - 1
+    if mask is not None and len(mask) != steps:
+        raise InvalidJobError(f"stepCache.mask has {len(mask)} entries, and the checkpoint's schedule {steps} steps; give one for each")
     calibration = plan.job.optimization.calibration
     samples = split_samples(calibration.prompts or family.prompts(checkpoint.folder), calibration)
     return BuildContext(plan, runner, checkpoint, family, manifest, samples, perceptual_models(plan, runner, settings), {})

@@ -59,7 +59,8 @@ def checkpoint_stage(plan: EnginePlan, runner: StageRunner, settings: BuildSetti
         write_checksums(folder, measure(folder, known))
 
     student = model.student.to_wire() if model.student else None
-    result = runner.run("fetch", (plan.revision, student, plan.student_revision), work, label=model.uri, resume=True)
+    inputs = (place_of(model.uri), plan.revision, student, plan.student_revision)
+    result = runner.run("fetch", inputs, work, label=model.uri, resume=True)
     facts = json.loads((result.path / FACTS_FILE).read_text())
     return Checkpoint(
         folder=result.path / CHECKPOINT_FOLDER,
@@ -69,6 +70,14 @@ def checkpoint_stage(plan: EnginePlan, runner: StageRunner, settings: BuildSetti
         size_mib=facts["weightBytes"] / 2**20,
         digest=result.digest,
     )
+
+
+def place_of(uri: str) -> str | None:
+    """Return what of a URI decides the bytes beside the revision: nothing on a volume, where the revision is the digest of all bytes.
+
+    Elsewhere it does: two folders of one repository have the same commit, and a server may know nothing of a file but its size.
+    """
+    return None if uri.startswith(("file://", "pvc://")) else uri
 
 
 def perceptual_models(plan: EnginePlan, runner: StageRunner, settings: BuildSettings) -> PerceptualModels:

@@ -50,6 +50,22 @@ def test_few_steps_take_the_shortest_mask_inside_the_budget() -> None:
     assert "saves 45%" in calibration.decision
 
 
+def test_a_mask_that_draws_nothing_is_outside_the_budget_and_ends_no_build() -> None:
+    bench = Bench(4, loss_db=30)
+
+    def attempt(plan) -> Trial:
+        if isinstance(plan, FixedMaskStepCache) and sum(plan.mask) == 1:
+            raise QualityBudgetError("the model draws nothing")
+        return Bench.attempt(bench, plan)
+
+    bench.attempt = attempt  # type: ignore[method-assign]
+    plan, _ = bench.planner().plan(StepCache())
+    assert isinstance(plan, FixedMaskStepCache)
+    assert sum(plan.mask) == 2
+    with pytest.raises(QualityBudgetError, match="draws nothing"):
+        bench.planner().plan(StepCache(policy=StepCachePolicy.FIXED_MASK, mask=(True, False, False, False)))
+
+
 def test_a_cache_that_gains_less_than_10_percent_stays_off_and_says_so() -> None:
     plan, calibration = Bench(4, loss_db=70).planner(body_share=0.3).plan(StepCache())
     assert plan == NoStepCache(reason="it saves 7.5% of a generation's time, less than 10%")
