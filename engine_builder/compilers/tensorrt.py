@@ -19,6 +19,7 @@ from diffusion_api.engine_manifest import Dtype, Executor, Piece, TensorSpec
 from diffusion_api.optimization import QuantizationFormat
 from engine_builder.compilers.base import CompiledPiece, CompileRequest, require_formats, shape_text
 from engine_builder.compilers.gpu import check_gpu
+from engine_builder.compilers.plan_file import build_plan
 from engine_builder.compilers.timing_cache import attach_timing_cache, save_timing_cache, timing_cache_file
 from engine_builder.errors import CompileError, UnsupportedTargetError
 from engine_runtime.executors.tensorrt_library import Library, Messages, load_library
@@ -95,17 +96,16 @@ class TensorRtCompiler:
             if not parser.parse_from_file(str(request.onnx)):
                 raise CompileError(_parser_text(self.name, parser, request))
             _check_network(trt, network, request)
+            _let_attention_decompose(trt, network)
             config = self._config(library, builder, network, request)
             timings = timing_cache_file(timing_cache, self.version(), self.accelerator) if timing_cache and not self.is_rtx else None
             if timings:
                 attach_timing_cache(config, timings)
-            plan = builder.build_serialized_network(network, config)
-            if plan is None:
+            file = output_dir / FILE
+            if not build_plan(trt, builder, network, config, file):
                 raise CompileError(_build_text(self.name, request, messages))
             if timings:
                 save_timing_cache(config, timings)
-            file = output_dir / FILE
-            _write(plan, file)
         return CompiledPiece(
             piece=self._piece(request),
             folder=output_dir,
@@ -206,9 +206,10 @@ def _build_text(name: str, request: CompileRequest, messages: Messages) -> str:
     return f"{name} cannot compile {request.name} for {profile_options(request)}: {said}. Try another quantization format, or report it"
 
 
-def _write(plan: Any, file: Path) -> None:
-    """Write without a copy in memory: plans have the size of the weights."""
-    partial = file.with_suffix(".partial")
-    with partial.open("wb") as stream:
-        stream.write(plan)
-    partial.replace(file)
+def _let_attention_decompose(trt: Any, network: Any) -> None:
+    """Allow attention that no fused kernel takes (a VAE's single head of 512 channels) as matrix products; it is an error otherwise."""
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if layer.type == trt.LayerType.ATTENTION_INPUT:
+            layer.__class__ = trt.IAttentionInputLayer  # TensorRT's way to cast in Python.
+            layer.attention.decomposable = True

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import io
+
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from diffusion_api.accelerator import Accelerator
 from diffusion_api.accelerator import Compiler as CompilerName
 from diffusion_api.engine_manifest import Dtype, TensorSpec
 from diffusion_api.optimization import QuantizationFormat
-from engine_builder.compilers import compiler_for
+from engine_builder.compilers import compiler_for, plan_file
 from engine_builder.compilers.tensorrt import rtx_capabilities
 from engine_builder.errors import CompileError, UnsupportedTargetError
 from engine_runtime.errors import PieceError
@@ -70,6 +74,28 @@ def test_sizes_that_the_graph_cannot_take_are_a_compile_error_with_the_sizes(req
     onnx.save(model, tmp_path / "fixed.onnx")
     with pytest.raises(CompileError, match=r"profile\.tokens|1x16x32"):
         compiler_for(ADA).compile(request_for(model), tmp_path)
+
+
+def test_a_plan_that_does_not_fit_on_the_disk_is_an_error_of_the_disk_and_leaves_nothing(request_for, tmp_path, monkeypatch):
+    class FullDisk(io.BytesIO):
+        def write(self, data) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(plan_file.Path, "open", lambda path, mode: FullDisk())
+    with pytest.raises(OSError, match="No space left"):
+        compiler_for(ADA).compile(request_for(), tmp_path)
+    assert not (tmp_path / "model.plan").exists()
+
+
+def test_attention_without_a_fused_kernel_is_compiled(request_for, tmp_path):
+    """A VAE attends with a single head of 512 channels; fused kernels end at 256."""
+    names, dims = ("query", "key", "value"), (1, "image_tokens", 512)
+    specs = tuple(TensorSpec(name=name, dtype=Dtype.BF16, dims=dims) for name in (*names, "attended"))
+    values = [helper.make_tensor_value_info(spec.name, TensorProto.BFLOAT16, ["batch", *dims]) for spec in specs]
+    graph = helper.make_graph([helper.make_node("Attention", names, ["attended"])], "attention", values[:3], values[3:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
+    compiled = compiler_for(BLACKWELL).compile(request_for(model, inputs=specs[:3], outputs=specs[3:]), tmp_path)
+    assert compiled.size_bytes > 0
 
 
 def test_a_later_build_hears_its_own_messages(request_for, tmp_path):
