@@ -79,7 +79,7 @@ class PieceReport(ApiModel):
 
     name: str
     """Piece."""
-    relative_error: float | None
+    relative_error: float | None = None
     """‖graph − torch‖₂ / ‖torch‖₂ in the exported graph; None where no runtime here can run it."""
     onnx_mib: float
     """Size of the exported file with its weights, in MiB."""
@@ -125,7 +125,7 @@ class BuildReport(ApiModel):
     """True where quality was measured on the compiled engine; False where on the quantized model in torch."""
     quality: MeasuredQuality
     """Quality of the engine."""
-    comparison: Comparison | None
+    comparison: Comparison | None = None
     """Speed; None where the engine cannot run on the machine that built it."""
     unoptimized_mib: float
     """Size of the checkpoint's weights, in MiB."""
