@@ -36,11 +36,11 @@ class RevisionRecord:
     spec: Mapping[str, Any]
     """Parts of the deployment's spec that decided it, for an undo."""
     activated_at: datetime
-    """When the spec began to ask for it, or a pause ended; the progress deadline counts from here."""
+    """When the spec began to ask for it, or it was held no longer; the progress deadline counts from here."""
     good: bool = False
     """Whether all wanted pods were ready at once since `activated_at`."""
     held: bool = False
-    """Whether the rollout is paused."""
+    """Whether its deadline stands still: the rollout is paused, or no pod is wanted."""
     abandoned: str = ""
     """Why it was given up; empty: it was not."""
 

@@ -132,13 +132,13 @@ def _progressing(traffic: Traffic | None, engine: Verdict) -> Verdict:
     if asked.abandoned:
         advice = "change the spec, or ask for an earlier revision with `diffusionctl undo`"
         return fails(PROGRESSING, Reason.ROLLOUT_ABANDONED, f"revision {asked.name} was abandoned: {asked.abandoned}; {advice}")
+    if traffic.wanted == 0:
+        return fails(PROGRESSING, Reason.SCALED_TO_ZERO, f"revision {asked.name} starts when pods are wanted")
     if asked.held:
         return fails(PROGRESSING, Reason.ROLLOUT_PAUSED, f"revision {asked.name} waits; set spec.rollout.paused to false to go on")
     if traffic.overdue:
         message = f"revision {asked.name} made no progress within its deadline, and no earlier one was good; see the Ready condition"
         return fails(PROGRESSING, Reason.PODS_NOT_READY, message)
-    if traffic.wanted == 0:
-        return fails(PROGRESSING, Reason.SCALED_TO_ZERO, f"revision {asked.name} starts when pods are wanted")
     if traffic.complete or (asked.good and set(traffic.replicas) == {asked.name}):
         return fails(PROGRESSING, Reason.ROLLOUT_COMPLETE, f"revision {asked.name} has all pods")
     return holds(PROGRESSING, Reason.ROLLING_OUT, f"pods move to revision {asked.name}")

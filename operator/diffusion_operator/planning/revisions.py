@@ -61,11 +61,11 @@ def fallback(records: Sequence[RevisionRecord], target: RevisionRecord) -> Revis
     return latest([record for record in records if record.good and not record.abandoned and record.name != target.name])
 
 
-def judged(record: RevisionRecord, *, complete: bool, paused: bool, now: datetime) -> RevisionRecord:
-    """Note on a record that it is good, or that its rollout is paused; the end of a pause begins the deadline anew."""
+def judged(record: RevisionRecord, *, complete: bool, held: bool, now: datetime) -> RevisionRecord:
+    """Note on a record that it is good, or that it is held, by a pause or because no pod is wanted; the deadline then begins anew."""
     if complete:
         return replace(record, good=True, held=False)
-    if paused:
+    if held:
         return record if record.good else replace(record, held=True)
     return replace(record, held=False, activated_at=now) if record.held else record
 

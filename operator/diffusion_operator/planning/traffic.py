@@ -45,12 +45,12 @@ def steered(asked: RevisionRecord, observed: ObservedDeployment, spec: Diffusion
     """
     pods, wanted = observed.deployments, wanted_replicas(spec)
     complete = wanted > 0 and is_complete(asked.name, pods, wanted)
-    # There is nothing to pause while no other revision has pods.
+    # There is nothing to pause while no other revision has pods; and no deadline runs while no pod is wanted.
     paused = spec.rollout.paused and any(state.held for name, state in pods.items() if name != asked.name)
-    asked = judged(asked, complete=complete, paused=paused, now=now.replace(microsecond=0))
+    asked = judged(asked, complete=complete, held=paused or wanted == 0, now=now.replace(microsecond=0))
     before = fallback(observed.records, asked)
     limit = deadline(asked, pods.get(asked.name, NO_PODS), spec.rollout.progress_deadline_seconds)
-    runs = not (asked.good or asked.held or asked.abandoned or wanted == 0)
+    runs = not (asked.good or asked.held or asked.abandoned)
     overdue = runs and now >= limit
     if overdue and before is not None:
         asked = replace(asked, abandoned=_why(asked, observed, spec))

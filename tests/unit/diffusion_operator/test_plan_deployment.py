@@ -1,0 +1,504 @@
+"""Plans of a deployment, carried out against a simulated cluster until nothing changes any more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffusion_api.conditions import ConditionStatus, ConditionType, Reason
+from diffusion_api.deployment import DiffusionDeploymentStatus
+from diffusion_operator.manifests.base import Manifest, Ref, ref_of
+from diffusion_operator.manifests.controller_revision import revision_record
+from diffusion_operator.planning.deployment import DeploymentPlan, plan_deployment
+from diffusion_operator.planning.engine_identity import engine_identity
+from diffusion_operator.planning.observed import Cluster, EngineState, ObservedDeployment, ObservedEngine, Trouble, TroubleKind
+from diffusion_operator.settings import OperatorSettings
+from tests.unit.diffusion_operator.scenes import B200_LABELS, NOW, RESULT, SETTINGS, deployment
+from tests.unit.diffusion_operator.scenes import settings as settings_of
+from tests.unit.diffusion_operator.simulation import SimulatedCluster
+
+READY, PROGRESSING = ConditionType.READY, ConditionType.PROGRESSING
+NODES = Cluster(node_labels=(B200_LABELS,))
+
+
+@dataclass
+class World:
+    """What an executor and Kubernetes make of plans."""
+
+    spec: dict[str, Any] = field(default_factory=dict)
+    options: OperatorSettings = SETTINGS
+    cluster: Cluster = NODES
+    now: datetime = NOW
+    generation: int = 1
+    objects: dict[Ref, Manifest] = field(default_factory=dict)
+    engines: dict[str, ObservedEngine] = field(default_factory=dict)
+    pods: SimulatedCluster = field(default_factory=SimulatedCluster)
+    broken: set[str] = field(default_factory=set)
+    """Revisions whose pods never become ready."""
+    ready_at: dict[str, datetime] = field(default_factory=dict)
+    status: DiffusionDeploymentStatus | None = None
+    prompts: tuple[str, ...] | None = None
+    restarts: list[str] = field(default_factory=list)
+    """Deployments whose pod template was changed."""
+
+    def resource(self):
+        status = self.status.to_wire() if self.status else None
+        return deployment(status, self.generation, **self.spec)
+
+    def change(self, **spec: Any) -> None:
+        self.spec |= spec
+        self.generation += 1
+
+    def observed(self) -> ObservedDeployment:
+        spec = self.resource().spec
+        identity = engine_identity(spec, self.prompts, self.options)
+        states = {
+            name: replace(
+                state,
+                last_ready_at=self.ready_at.get(name),
+                trouble=Trouble(TroubleKind.CRASHED, "exit code 1") if name in self.broken and state.ready < state.desired else None,
+            )
+            for name, state in self.pods.observed().items()
+        }
+        records = tuple(revision_record(each) for ref, each in self.objects.items() if ref.kind == "ControllerRevision")
+        return ObservedDeployment(
+            engine=self.engines.get(identity.name),
+            prompts=self.prompts,
+            records=records,
+            deployments=states,
+            children=frozenset(self.objects),
+            cluster=self.cluster,
+        )
+
+    def plan(self) -> DeploymentPlan:
+        return plan_deployment(self.resource(), self.observed(), self.options, self.now)
+
+    def reconcile(self) -> DeploymentPlan:
+        plan = self.plan()
+        for manifest in plan.apply:
+            self._apply(manifest)
+        for ref in plan.delete:
+            self.objects.pop(ref, None)
+            if ref.kind == "Deployment":
+                assert not self.pods.revisions[ref.name].existing
+                del self.pods.revisions[ref.name]
+        self.status = plan.status
+        return plan
+
+    def _apply(self, manifest: Manifest) -> None:
+        ref = ref_of(manifest)
+        before = self.objects.get(ref)
+        self.objects[ref] = manifest
+        if ref.kind == "DiffusionEngine":
+            self.engines[ref.name] = ObservedEngine(ref.name, EngineState.PENDING)
+        if ref.kind == "Deployment":
+            if before is not None and before["spec"]["template"] != manifest["spec"]["template"]:
+                self.restarts.append(ref.name)
+            self.pods.apply({ref.name: manifest["spec"]["replicas"]})
+
+    def build(self, state: EngineState = EngineState.READY, message: str = "") -> None:
+        for name, engine in self.engines.items():
+            if engine.state is not EngineState.READY:
+                self.engines[name] = replace(engine, state=state, message=message, result=RESULT if state is EngineState.READY else None)
+
+    def settle(self, seconds: float = 1.0) -> None:
+        """Pods that can become ready do; those that end have ended."""
+        self.now += timedelta(seconds=seconds)
+        for name, revision in self.pods.revisions.items():
+            revision.leaving = 0
+            if name not in self.broken and revision.starting:
+                revision.ready, revision.starting = revision.ready + revision.starting, 0
+                self.ready_at[name] = self.now
+
+    def run(self, rounds: int = 60) -> DeploymentPlan:
+        """Reconcile until nothing changes, or for so many rounds."""
+        for _ in range(rounds):
+            before = self.status, dict(self.objects), self.pods.observed()
+            plan = self.reconcile()
+            self.settle()
+            if before == (self.status, self.objects, self.pods.observed()):
+                break
+        return plan
+
+    def condition(self, type: ConditionType) -> tuple[ConditionStatus, Reason]:
+        assert self.status is not None
+        (found,) = [each for each in self.status.conditions if each.type is type]
+        return found.status, found.reason
+
+    def message(self, type: ConditionType) -> str:
+        assert self.status is not None
+        return next(each.message for each in self.status.conditions if each.type is type)
+
+    def kinds(self) -> set[str]:
+        return {ref.kind for ref in self.objects}
+
+
+def serving_world(**spec: Any) -> World:
+    world = World({"autoscaling": {"minReplicas": 3, "maxReplicas": 3}, **spec})
+    world.run(1)
+    world.build()
+    world.run()
+    assert world.condition(READY) == (ConditionStatus.TRUE, Reason.SERVING)
+    return world
+
+
+OTHER_MODEL = {"uri": "hf://owner/name", "revision": "fedcba9"}
+
+
+def test_a_new_deployment_makes_its_engine_and_waits_for_it():
+    world = World()
+    plan = world.reconcile()
+    assert [manifest["kind"] for manifest in plan.apply] == ["DiffusionEngine"]
+    assert world.condition(READY) == (ConditionStatus.FALSE, Reason.ENGINE_PENDING)
+    assert world.run(2).apply == ()
+
+
+def test_once_its_engine_is_ready_it_serves_with_everything_around_it():
+    world = serving_world()
+    assert world.kinds() == {"DiffusionEngine", "ControllerRevision", "Service", "PodDisruptionBudget", "NetworkPolicy", "Deployment"}
+    status = world.status
+    assert (status.replicas, status.ready_replicas, status.updated_replicas, status.updated_ready_replicas) == (3, 3, 3, 3)
+    assert status.recipe == "NVFP4 + BF16, no step cache"
+    assert status.quality_summary == "33.1 dB (≥ 32)"
+    assert status.current_revision == status.serving_revision == status.last_good_revision
+    assert status.phase == "Serving"
+    assert world.condition(PROGRESSING) == (ConditionStatus.FALSE, Reason.ROLLOUT_COMPLETE)
+
+
+def test_a_quiet_reconcile_changes_nothing_and_tells_nothing():
+    world = serving_world()
+    before, objects = world.status, dict(world.objects)
+    world.now += timedelta(hours=5)
+    plan = world.plan()
+    assert plan.status == before
+    assert not plan.events
+    assert not plan.delete
+    assert all(objects[ref_of(manifest)] == manifest for manifest in plan.apply)
+    assert plan.requeue_seconds is None
+
+
+def test_replicas_and_autoscaling_make_neither_engine_nor_revision():
+    world = serving_world()
+    before = {ref for ref in world.objects if ref.kind in ("DiffusionEngine", "ControllerRevision", "Deployment")}
+    world.change(autoscaling={"minReplicas": 5, "maxReplicas": 5, "targetPendingRequests": 7})
+    world.run()
+    assert {ref for ref in world.objects if ref.kind in ("DiffusionEngine", "ControllerRevision", "Deployment")} == before
+    assert world.status.ready_replicas == 5
+
+
+def test_a_serving_change_makes_a_revision_but_no_engine():
+    world = serving_world()
+    engines, revision = set(world.engines), world.status.current_revision
+    world.change(serving={"maxQueueDelayMicroseconds": 5000})
+    world.run()
+    assert set(world.engines) == engines
+    assert world.status.current_revision == world.status.serving_revision != revision
+    assert world.kinds() >= {"ControllerRevision"}
+    assert set(world.pods.revisions) == {world.status.current_revision}
+
+
+def test_the_old_revision_serves_until_the_new_engine_is_built():
+    world = serving_world()
+    revision = world.status.serving_revision
+    world.change(model=OTHER_MODEL)
+    world.run()
+    assert world.condition(READY) == (ConditionStatus.TRUE, Reason.SERVING)
+    assert world.status.serving_revision == revision
+    world.build()
+    world.run()
+    assert world.status.serving_revision != revision
+    assert world.status.ready_replicas == 3
+
+
+def test_a_failed_build_leaves_the_old_revision_alone_and_says_why():
+    world = serving_world()
+    world.change(model=OTHER_MODEL)
+    world.run(2)
+    world.build(EngineState.FAILED, "the checkpoint misses vae/; add it")
+    world.run()
+    assert world.condition(READY) == (ConditionStatus.TRUE, Reason.SERVING)
+    assert world.condition(ConditionType.ENGINE_BUILT) == (ConditionStatus.FALSE, Reason.ENGINE_BUILD_FAILED)
+    assert "misses vae/" in world.message(ConditionType.ENGINE_BUILT)
+    world.change(autoscaling={"minReplicas": 4, "maxReplicas": 4})
+    world.run()
+    assert world.status.ready_replicas == 4
+
+
+def test_a_revision_that_cannot_load_is_abandoned_and_the_last_good_one_takes_all_back():
+    world = serving_world()
+    good = world.status.serving_revision
+    world.change(serving={"maxQueueDelayMicroseconds": 5000})
+    world.reconcile()
+    bad = world.status.current_revision
+    world.broken.add(bad)
+    plan = world.run()
+    assert world.pods.revisions[good].ready == 2
+    assert plan.requeue_seconds is not None
+    assert world.condition(PROGRESSING) == (ConditionStatus.TRUE, Reason.ROLLING_OUT)
+    world.now += timedelta(hours=1)
+    world.run()
+    assert world.condition(PROGRESSING) == (ConditionStatus.FALSE, Reason.ROLLOUT_ABANDONED)
+    assert world.condition(READY) == (ConditionStatus.TRUE, Reason.SERVING)
+    assert "exit code 1" in world.message(PROGRESSING)
+    assert world.pods.revisions[good].ready == 3
+    assert set(world.pods.revisions) == {good}
+    assert (world.status.serving_revision, world.status.last_good_revision, world.status.current_revision) == (good, good, bad)
+
+
+def test_an_abandoned_revision_gets_another_chance_when_it_is_asked_for_again():
+    world = serving_world()
+    world.change(serving={"maxQueueDelayMicroseconds": 5000})
+    world.reconcile()
+    bad = world.status.current_revision
+    world.broken.add(bad)
+    world.run(3)
+    world.now += timedelta(hours=1)
+    world.run()
+    world.broken.clear()
+    world.run()
+    assert world.status.serving_revision != bad
+    world.change(serving={})
+    world.run()
+    assert world.condition(PROGRESSING) == (ConditionStatus.FALSE, Reason.ROLLOUT_COMPLETE)
+    world.change(serving={"maxQueueDelayMicroseconds": 5000})
+    world.run()
+    assert world.status.serving_revision == bad
+    assert world.condition(PROGRESSING) == (ConditionStatus.FALSE, Reason.ROLLOUT_COMPLETE)
+
+
+def test_a_first_revision_that_cannot_load_is_kept_trying():
+    world = World()
+    world.reconcile()
+    world.build()
+    world.reconcile()
+    world.broken.add(world.status.current_revision)
+    world.now += timedelta(hours=2)
+    world.run()
+    assert world.condition(PROGRESSING) == (ConditionStatus.FALSE, Reason.PODS_NOT_READY)
+    assert world.condition(READY) == (ConditionStatus.FALSE, Reason.PODS_NOT_READY)
+    world.broken.clear()
+    world.run()
+    assert world.condition(READY) == (ConditionStatus.TRUE, Reason.SERVING)
+
+
+def test_a_pause_holds_the_rollout_and_its_deadline():
+    world = serving_world()
+    old = world.status.serving_revision
+    world.change(serving={"maxQueueDelayMicroseconds": 5000}, rollout={"paused": True})
+    world.run()
+    assert world.condition(PROGRESSING) == (ConditionStatus.FALSE, Reason.ROLLOUT_PAUSED)
+    assert world.pods.revisions[old].ready == 3
+    world.now += timedelta(days=1)
+    world.change(rollout={})
+    world.run()
+    assert world.condition(PROGRESSING) == (ConditionStatus.FALSE, Reason.ROLLOUT_COMPLETE)
+    assert world.status.serving_revision != old
+
+
+def test_an_upgraded_operator_restarts_no_pod():
+    world = serving_world()
+    world.options = settings_of(tolerations=[], priorityClassName="high", images={"builder": "builder:2"}, serving={"shmSize": "2Gi"})
+    revision = world.status.serving_revision
+    world.run()
+    assert world.restarts == []
+    assert (world.status.serving_revision, world.status.current_revision) == (revision, revision)
+    assert len(world.engines) == 1
+
+
+def test_a_new_triton_image_rolls_out_as_a_revision():
+    world = serving_world()
+    revision = world.status.serving_revision
+    world.options = settings_of(images={"tritonGpu": "triton:2"})
+    world.run()
+    assert world.restarts == []
+    assert world.status.serving_revision != revision
+
+
+def test_history_keeps_as_many_revisions_as_the_user_wants():
+    world = serving_world(rollout={"revisionHistoryLimit": 2})
+    for delay in range(1, 7):
+        world.change(serving={"maxQueueDelayMicroseconds": delay})
+        world.run()
+    records = [ref for ref in world.objects if ref.kind == "ControllerRevision"]
+    assert len(records) == 3
+    assert len([ref for ref in world.objects if ref.kind == "Deployment"]) == 1
+
+
+def test_scaled_to_zero_is_ready_and_a_change_waits_for_the_first_pod():
+    world = serving_world(autoscaling={"minReplicas": 0, "maxReplicas": 3}, replicas=2)
+    world.change(replicas=0)
+    world.run()
+    assert world.condition(READY) == (ConditionStatus.TRUE, Reason.SCALED_TO_ZERO)
+    assert world.pods.existing == 0
+    good = world.status.last_good_revision
+    world.change(serving={"maxQueueDelayMicroseconds": 5000})
+    world.run()
+    world.now += timedelta(days=1)
+    world.run()
+    assert world.status.last_good_revision == good
+    world.change(replicas=2)
+    world.run()
+    assert world.status.last_good_revision == world.status.current_revision != good
+
+
+def test_an_invalid_spec_is_reported_and_what_serves_serves_on():
+    world = serving_world()
+    objects = dict(world.objects)
+    world.change(accelerator={"product": "NVIDIA-L4"}, optimization={"quantization": {"format": "NVFP4"}})
+    plan = world.reconcile()
+    assert world.condition(READY) == (ConditionStatus.FALSE, Reason.UNSUPPORTED_FORMAT)
+    assert "it can run" in world.message(READY)
+    assert (plan.apply, plan.delete) == ((), ())
+    assert world.objects == objects
+    assert world.status.observed_generation == world.generation
+
+
+def test_canary_is_refused_and_not_silently_something_else():
+    world = World({"rollout": {"strategy": "Canary"}})
+    assert world.reconcile().apply == ()
+    assert world.condition(READY) == (ConditionStatus.FALSE, Reason.INVALID_SPEC)
+    assert "RollingUpdate" in world.message(READY)
+
+
+def test_prompts_of_a_config_map_become_part_of_the_engine():
+    optimization = {"qualityBudget": {"minPSNR": 32}, "calibration": {"promptsConfigMap": {"name": "prompts"}}}
+    world = World({"optimization": optimization})
+    world.reconcile()
+    assert world.condition(READY) == (ConditionStatus.FALSE, Reason.PROMPTS_NOT_FOUND)
+    world.prompts = ("a red digit seven",)
+    (made,) = world.reconcile().apply
+    assert made["spec"]["optimization"]["calibration"]["prompts"] == ["a red digit seven"]
+    assert "promptsConfigMap" not in made["spec"]["optimization"]["calibration"]
+    world.prompts = ("a blue three",)
+    assert world.reconcile().apply[0]["metadata"]["name"] != made["metadata"]["name"]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason", "said"),
+    [
+        (Trouble(TroubleKind.UNSCHEDULABLE, "Insufficient nvidia.com/gpu"), Reason.PODS_NOT_READY, "Insufficient"),
+        (Trouble(TroubleKind.IMAGE, "not found"), Reason.IMAGE_UNAVAILABLE, "images"),
+        (Trouble(TroubleKind.VOLUME, "unbound"), Reason.VOLUME_UNAVAILABLE, "claim"),
+        (Trouble(TroubleKind.OUT_OF_MEMORY, "OOMKilled"), Reason.OUT_OF_MEMORY, "resources.memory"),
+        (Trouble(TroubleKind.FILES_MISSING, "no engine.json"), Reason.ENGINE_FILES_MISSING, "built again"),
+        (Trouble(TroubleKind.MISMATCH, "TensorRT 11.1, not 11.2"), Reason.ENGINE_MISMATCH, "TensorRT"),
+    ],
+)
+def test_what_keeps_pods_from_starting_is_the_reason(trouble, reason, said):
+    world = serving_world()
+    for revision in world.pods.revisions.values():
+        revision.starting, revision.ready = 3, 0
+    observed = world.observed()
+    states = {name: replace(state, trouble=trouble) for name, state in observed.deployments.items()}
+    plan = plan_deployment(world.resource(), replace(observed, deployments=states), world.options, world.now)
+    (ready,) = [each for each in plan.status.conditions if each.type is READY]
+    assert (ready.status, ready.reason) == (ConditionStatus.FALSE, reason)
+    assert said in ready.message
+
+
+def test_a_missing_node_is_named_by_the_label_that_matches_none():
+    world = serving_world()
+    for revision in world.pods.revisions.values():
+        revision.starting, revision.ready = 3, 0
+    h200 = {**B200_LABELS, "nvidia.com/gpu.product": "NVIDIA-H200"}
+    observed = replace(world.observed(), cluster=Cluster(node_labels=(h200,)))
+    trouble = Trouble(TroubleKind.UNSCHEDULABLE, "didn't match")
+    states = {name: replace(state, trouble=trouble) for name, state in observed.deployments.items()}
+    plan = plan_deployment(world.resource(), replace(observed, deployments=states), world.options, world.now)
+    (ready,) = [each for each in plan.status.conditions if each.type is READY]
+    assert ready.reason is Reason.NO_MATCHING_NODE
+    assert "nvidia.com/gpu.product=NVIDIA-B200 (nodes have NVIDIA-H200)" in ready.message
+
+
+KEDA = {"scaling": {"prometheusUrl": "http://prometheus:9090"}}
+
+
+@pytest.mark.parametrize(
+    ("cluster", "options", "kind", "verdict"),
+    [
+        (Cluster(keda=True), KEDA, "ScaledObject", (ConditionStatus.TRUE, Reason.AUTOSCALER_FOUND)),
+        (Cluster(keda=True), {}, None, (ConditionStatus.FALSE, Reason.AUTOSCALER_MISSING)),
+        (Cluster(custom_metrics=True), {}, "HorizontalPodAutoscaler", (ConditionStatus.TRUE, Reason.AUTOSCALER_FOUND)),
+        (Cluster(), {}, None, (ConditionStatus.FALSE, Reason.AUTOSCALER_MISSING)),
+    ],
+)
+def test_the_cluster_s_autoscaler_is_used_and_its_absence_is_said(cluster, options, kind, verdict):
+    world = serving_world()
+    world.cluster, world.options = cluster, settings_of(**options)
+    world.change(autoscaling={"minReplicas": 1, "maxReplicas": 3})
+    world.run()
+    assert world.condition(ConditionType.SCALING_ACTIVE) == verdict
+    assert world.kinds() & {"ScaledObject", "HorizontalPodAutoscaler"} == ({kind} if kind else set())
+    world.change(autoscaling={"minReplicas": 2, "maxReplicas": 2})
+    world.run()
+    assert world.condition(ConditionType.SCALING_ACTIVE) == (ConditionStatus.FALSE, Reason.FIXED_REPLICAS)
+    assert not world.kinds() & {"ScaledObject", "HorizontalPodAutoscaler"}
+
+
+def test_pods_are_monitored_where_the_cluster_knows_pod_monitors():
+    world = serving_world()
+    assert "PodMonitor" not in world.kinds()
+    world.cluster = Cluster(pod_monitors=True)
+    world.run()
+    assert "PodMonitor" in world.kinds()
+
+
+def test_claim_templates_come_and_go_with_their_revision():
+    world = World(options=settings_of(dynamicResources={"enabled": True}))
+    world.run(1)
+    world.build()
+    world.run()
+    world.change(serving={"maxQueueDelayMicroseconds": 1})
+    world.run()
+    names = {ref.name for ref in world.objects if ref.kind == "ResourceClaimTemplate"}
+    assert names == {world.status.current_revision}
+
+
+changes: dict[str, st.SearchStrategy[Any]] = {
+    "serving": st.sampled_from([{}, {"maxQueueDelayMicroseconds": 5}, {"maxPendingRequests": 9}]),
+    "model": st.sampled_from([OTHER_MODEL, {"uri": "hf://owner/name", "revision": "0123abc"}]),
+    "autoscaling": st.integers(0, 5).map(lambda count: {"minReplicas": count, "maxReplicas": max(1, count)}),
+    "replicas": st.integers(0, 6),
+    "rollout": st.sampled_from(
+        [{}, {"paused": True}, {"maxSurge": 1, "maxUnavailable": 0}, {"maxSurge": 2}, {"strategy": "Recreate"}, {"maxUnavailable": 3}]
+    ),
+}
+moves: list[st.SearchStrategy[Callable[[World], object]]] = [
+    st.fixed_dictionaries({}, optional=changes).map(lambda drawn: lambda world: world.change(**drawn)),
+    st.just(lambda world: world.build()),
+    st.just(lambda world: world.build(EngineState.FAILED, "broken")),
+    st.just(lambda world: world.settle()),
+    st.just(lambda world: world.settle(4000)),
+    st.just(lambda world: world.broken.add(world.status.current_revision) if world.status and world.status.current_revision else None),
+    st.just(lambda world: world.broken.clear()),
+]
+
+
+@given(st.lists(st.one_of(moves), max_size=25))
+@settings(max_examples=40, deadline=None)
+def test_whatever_happened_calm_brings_the_wanted_state(sequence):
+    world = World()
+    for move in sequence:
+        move(world)
+        world.reconcile()
+    world.broken.clear()
+    # A failed build and an abandoned revision stay so until the spec changes; a new spec gets all it asks for.
+    world.change(rollout={}, serving={"maxQueueDelayMicroseconds": 77}, model={"uri": "hf://owner/name", "revision": "9999999"})
+    world.reconcile()
+    world.build()
+    plan = world.run()
+    wanted = max(
+        world.resource().spec.autoscaling.min_replicas, min(world.resource().spec.replicas, world.resource().spec.autoscaling.max_replicas)
+    )
+    assert world.pods.ready == world.pods.existing == wanted
+    assert set(world.pods.revisions) == {world.status.current_revision}
+    assert world.condition(READY)[0] is ConditionStatus.TRUE
+    assert world.restarts == []
+    assert world.plan().status == plan.status
+    assert not world.plan().events

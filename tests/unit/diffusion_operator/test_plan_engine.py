@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from diffusion_api.conditions import ConditionStatus, ConditionType, Reason
+from diffusion_api.engine import BuildProgress
+from diffusion_api.engine_key import engine_name
+from diffusion_operator.manifests.base import Ref
+from diffusion_operator.planning.engine import job_name, plan_engine
+from diffusion_operator.planning.engine_identity import engine_identity
+from diffusion_operator.planning.observed import Cluster, JobEnd, JobPhase, ObservedBuild, ObservedJob, Trouble, TroubleKind
+from diffusion_operator.planning.plan import EventType
+from tests.unit.diffusion_operator.scenes import B200_LABELS, NOW, RESULT, SETTINGS, deployment, engine, settings
+
+READY, BUILT, GATE = ConditionType.READY, ConditionType.ENGINE_BUILT, ConditionType.QUALITY_GATE_PASSED
+USED = ObservedBuild(users=1)
+LATER = NOW + timedelta(hours=1)
+
+
+def seen(job: ObservedJob, **changes) -> ObservedBuild:
+    return replace(USED, job=job, **changes)
+
+
+def plan(job: ObservedJob | None = None, status=None, now=NOW, options=SETTINGS, **changes):
+    observed = seen(job or ObservedJob(), **changes)
+    return plan_engine(engine(status.to_wire() if status else None), observed, options, now)
+
+
+def condition(made, type=READY):
+    (found,) = [each for each in made.status.conditions if each.type is type]
+    return found
+
+
+FINISHED = ObservedJob(JobPhase.SUCCEEDED, attempts=1, started_at=NOW, finished_at=LATER, result=RESULT)
+
+
+def failed(**changes) -> ObservedJob:
+    return replace(ObservedJob(JobPhase.FAILED, attempts=1, started_at=NOW, finished_at=LATER, end=JobEnd.EXIT_CODE), **changes)
+
+
+def test_a_new_engine_gets_store_job_file_and_job():
+    made = plan()
+    assert [each["kind"] for each in made.apply] == ["PersistentVolumeClaim", "NetworkPolicy", "ConfigMap", "Job"]
+    assert condition(made).reason is Reason.ENGINE_PENDING
+    assert made.status.job_name == made.apply[-1]["metadata"]["name"]
+
+
+def test_a_store_that_is_there_or_is_brought_is_not_made():
+    assert "PersistentVolumeClaim" not in {each["kind"] for each in plan(store_exists=True).apply}
+    brought = settings(engineStore={"kind": "PersistentVolumeClaim", "create": False})
+    assert "PersistentVolumeClaim" not in {each["kind"] for each in plan(options=brought).apply}
+
+
+def test_under_dra_the_job_s_claim_template_comes_with_it():
+    made = plan(options=settings(dynamicResources={"enabled": True}))
+    names = {each["kind"]: each["metadata"]["name"] for each in made.apply}
+    assert names["ResourceClaimTemplate"] == names["Job"] == names["ConfigMap"]
+
+
+@pytest.mark.parametrize("phase", [phase for phase in JobPhase if phase is not JobPhase.ABSENT])
+def test_a_job_is_applied_once_only(phase):
+    assert plan(ObservedJob(phase, finished_at=LATER, result=RESULT)).apply == ()
+
+
+def test_the_engine_s_key_is_the_deployment_s():
+    identity = engine_identity(deployment().spec, None, SETTINGS)
+    assert plan().status.key == identity.key
+    assert engine_name(identity.key) == identity.name
+    assert plan(status=plan().status, options=settings(versions={"tensorrt": "12.0"})).status.key == identity.key
+
+
+@pytest.mark.parametrize(
+    ("job", "reason", "phase"),
+    [
+        (ObservedJob(JobPhase.SUSPENDED), Reason.ENGINE_QUEUED, "Queued"),
+        (ObservedJob(JobPhase.PENDING), Reason.ENGINE_PENDING, "Pending"),
+        (ObservedJob(JobPhase.RUNNING), Reason.ENGINE_BUILDING, "Building"),
+        (
+            ObservedJob(JobPhase.RUNNING, progress=BuildProgress(stage="export", percent=60)),
+            Reason.ENGINE_BUILDING,
+            "Building: export, 60 %",
+        ),
+        (
+            ObservedJob(JobPhase.PENDING, trouble=Trouble(TroubleKind.VOLUME, "unbound")),
+            Reason.VOLUME_UNAVAILABLE,
+            "Building: Volume",
+        ),
+        (ObservedJob(JobPhase.PENDING, trouble=Trouble(TroubleKind.IMAGE, "not found")), Reason.IMAGE_UNAVAILABLE, "Building: Image"),
+        (
+            ObservedJob(JobPhase.RUNNING, trouble=Trouble(TroubleKind.OUT_OF_MEMORY, "137")),
+            Reason.OUT_OF_MEMORY,
+            "Building: OutOfMemory",
+        ),
+        (ObservedJob(JobPhase.RUNNING, trouble=Trouble(TroubleKind.CRASHED, "exit 75")), Reason.ENGINE_BUILDING, "Building: Crashed"),
+    ],
+)
+def test_a_build_under_way_says_how_far_it_is_or_what_it_lacks(job, reason, phase):
+    made = plan(job)
+    assert (condition(made).status, condition(made).reason) == (ConditionStatus.FALSE, reason)
+    assert condition(made, ConditionType.PROGRESSING).status is ConditionStatus.TRUE
+    assert made.status.phase == phase
+
+
+def test_progress_alone_is_no_event_and_no_change_of_a_condition():
+    first = plan(ObservedJob(JobPhase.RUNNING, progress=BuildProgress(stage="export", percent=60)))
+    second = plan(ObservedJob(JobPhase.RUNNING, progress=BuildProgress(stage="export", percent=70)), status=first.status, now=LATER)
+    assert second.status.conditions == first.status.conditions
+    assert second.events == ()
+    assert second.status.progress.percent == 70
+
+
+def test_a_gpu_that_no_node_has_is_named():
+    job = ObservedJob(JobPhase.PENDING, trouble=Trouble(TroubleKind.UNSCHEDULABLE, "0/3 nodes"))
+    made = plan(job, cluster=Cluster(node_labels=({"kubernetes.io/hostname": "a"},)))
+    assert condition(made).reason is Reason.NO_MATCHING_NODE
+    assert "nvidia.com/gpu.product=NVIDIA-B200 (no node has that label at all)" in condition(made).message
+    waiting = plan(job, cluster=Cluster(node_labels=(B200_LABELS,)))
+    assert condition(waiting).reason is Reason.ENGINE_PENDING
+
+
+def test_a_built_engine_is_ready_and_stays_so_when_its_job_is_gone():
+    made = plan(FINISHED)
+    assert {each.status for each in made.status.conditions if each.type in (READY, BUILT, GATE)} == {ConditionStatus.TRUE}
+    assert made.status.result == RESULT
+    later = plan(status=made.status, now=LATER + timedelta(days=2))
+    assert later.status == made.status
+    assert (later.apply, later.events) == ((), ())
+
+
+def test_a_simulated_quality_is_called_so():
+    result = RESULT.model_copy(update={"verified_on_engine": False})
+    assert "in torch" in condition(plan(replace(FINISHED, result=result)), GATE).message
+
+
+def test_a_lost_engine_is_built_again_once():
+    done = plan(FINISHED).status
+    lost = plan(FINISHED, status=done, files_missing_at=LATER + timedelta(minutes=5))
+    assert condition(lost).reason is Reason.ENGINE_FILES_MISSING
+    assert lost.delete == (Ref("batch/v1", "Job", "pictures", done.job_name),)
+    again = plan(status=lost.status, files_missing_at=LATER + timedelta(minutes=5))
+    assert again.apply[-1]["kind"] == "Job"
+    rebuilt = replace(FINISHED, finished_at=LATER + timedelta(minutes=20))
+    healed = plan(rebuilt, status=again.status, files_missing_at=LATER + timedelta(minutes=5))
+    assert condition(healed).status is ConditionStatus.TRUE
+    assert healed.delete == ()
+
+
+def test_a_lost_engine_whose_job_is_gone_is_built_again():
+    done = plan(FINISHED).status
+    assert plan(status=done, files_missing_at=LATER + timedelta(days=3)).apply[-1]["kind"] == "Job"
+    assert plan(status=done, files_missing_at=NOW).apply == ()
+
+
+@pytest.mark.parametrize(
+    ("job", "reason", "said"),
+    [
+        (failed(exit_code=65, message="it misses vae/"), Reason.ENGINE_BUILD_FAILED, "it misses vae/; change the spec"),
+        (
+            failed(exit_code=75, end=JobEnd.BACKOFF, message="the hub is down."),
+            Reason.ENGINE_BUILD_FAILED,
+            "the hub is down; run `diffusionctl retry",
+        ),
+        (failed(end=JobEnd.DEADLINE), Reason.BUILD_DEADLINE_EXCEEDED, "21600 s; raise build.deadlineSeconds"),
+        (
+            failed(exit_code=137, end=JobEnd.BACKOFF, trouble=Trouble(TroubleKind.OUT_OF_MEMORY, "OOMKilled")),
+            Reason.OUT_OF_MEMORY,
+            "resources.memory",
+        ),
+        (failed(exit_code=1, end=JobEnd.BACKOFF), Reason.ENGINE_BUILD_FAILED, "kubectl logs job/"),
+        (replace(FINISHED, result=None), Reason.ENGINE_BUILD_FAILED, "this operator's release"),
+    ],
+)
+def test_a_failed_build_says_why_in_a_sentence_and_what_to_do(job, reason, said):
+    made = plan(job)
+    assert (condition(made).status, condition(made).reason) == (ConditionStatus.FALSE, reason)
+    assert said in condition(made).message
+    assert made.status.failure.message == condition(made).message
+    assert made.status.phase == "Failed"
+    assert {event.type for event in made.events if event.reason == reason} == {EventType.WARNING}
+
+
+def test_out_of_budget_is_told_apart_from_a_broken_build():
+    made = plan(failed(exit_code=66, message="best was 31.2 dB"))
+    assert (condition(made, GATE).status, condition(made, GATE).reason) == (ConditionStatus.FALSE, Reason.QUALITY_OUTSIDE_BUDGET)
+    assert condition(plan(failed(exit_code=65)), GATE).status is ConditionStatus.UNKNOWN
+    assert len({each.type for each in made.status.conditions}) == len(made.status.conditions) == 4
+
+
+def test_a_failure_is_not_built_again_when_its_job_is_gone_but_on_retry():
+    down = plan(failed(exit_code=65, message="it misses vae/")).status
+    kept = plan(status=down, now=LATER)
+    assert (kept.apply, kept.status) == ((), down)
+    again = plan(status=down, retry="2026-08-02")
+    assert again.apply[-1]["metadata"]["name"] == job_name("engine-0123456789abcdef", "2026-08-02") != down.job_name
+    assert again.status.failure is None
+
+
+def test_an_engine_that_cannot_work_is_not_built():
+    wrong = engine(accelerator={"product": "NVIDIA-L4"}, optimization={"quantization": {"format": "NVFP4"}})
+    made = plan_engine(wrong, USED, SETTINGS, NOW)
+    assert (condition(made).reason, made.apply) == (Reason.UNSUPPORTED_FORMAT, ())
+
+
+def test_an_unused_engine_goes_with_its_files_after_the_retention():
+    done = plan(FINISHED).status
+    unused = plan(status=done, users=0)
+    assert unused.status.unused_since == NOW
+    waiting = plan(status=unused.status, users=0, now=LATER)
+    assert waiting.requeue_seconds == SETTINGS.engine_retention_seconds - 3600
+    end = NOW + timedelta(seconds=SETTINGS.engine_retention_seconds)
+    (cleaner,) = plan(status=unused.status, users=0, now=end).apply
+    assert cleaner["spec"]["template"]["spec"]["containers"][0]["command"][4] == RESULT.artifact
+    assert plan(status=unused.status, users=0, now=end, cleanup=JobPhase.RUNNING).delete == ()
+    for phase in (JobPhase.SUCCEEDED, JobPhase.FAILED):
+        (ref,) = plan(status=unused.status, users=0, now=end, cleanup=phase).delete
+        assert (ref.kind, ref.name) == ("DiffusionEngine", "engine-0123456789abcdef")
+
+
+def test_a_user_s_own_engine_is_never_deleted():
+    unused = plan(status=plan(FINISHED).status, users=0, managed=False).status
+    assert plan(status=unused, users=0, managed=False, now=NOW + timedelta(days=900)).delete == ()
+
+
+def test_an_engine_that_is_used_again_begins_its_retention_anew():
+    unused = plan(status=plan(FINISHED).status, users=0).status
+    assert plan(status=unused).status.unused_since is None
+
+
+def test_a_new_builder_image_keeps_the_engine_and_a_new_tensorrt_does_not():
+    spec = deployment().spec
+    name = engine_identity(spec, None, SETTINGS).name
+    assert engine_identity(spec, None, settings(images={"builder": "builder:2"})).name == name
+    assert engine_identity(spec, None, settings(versions={"openvino": "2027.1"})).name == name
+    assert engine_identity(spec, None, settings(versions={"tensorrt": "12.0"})).name != name
+    assert engine_identity(spec, None, settings(versions={"builder": "2"})).name != name
+
+
+def test_an_engine_s_spec_is_what_the_deployment_says_of_it():
+    identity = engine_identity(deployment(replicas=3).spec, None, SETTINGS)
+    assert identity.spec.model == deployment().spec.model
