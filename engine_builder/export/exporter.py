@@ -13,8 +13,11 @@ from engine_builder.export.lowering import lower_quantizers
 from engine_builder.export.trace import trace
 from engine_builder.families.base import GraphModule
 
-INLINE_LIMIT_BYTES = 1 << 30
-"""Weights above this lie beside the graph; a protobuf message cannot pass 2 GiB."""
+INLINE_LIMIT_BYTES = 1 << 26
+"""Weights above this lie beside the graph: a composed graph then shares them, and TensorRT maps them instead of reading them.
+
+A protobuf message also cannot pass 2 GiB, and costs several times its size in memory.
+"""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def export_graph(graph: GraphModule, path: Path, *, example: Mapping[str, int], 
 
     Args:
         graph: The piece; where its component is quantized, so is the file.
-        path: `….onnx`; weights above 1 GiB go to `….onnx.data` beside it.
+        path: `….onnx`; weights above 64 MiB go to `….onnx.data` beside it.
         example: A length of each named axis to trace with, each above 1.
         emulate: Write FP8, MXFP8 and NVFP4 as plain FP32 arithmetic, for runtimes without such kernels, which OpenVINO's and ONNX Runtime's
             on a CPU are; weights then have full size. INT8 is the same either way.
@@ -78,7 +81,7 @@ def write(model: ir.Model, path: Path) -> tuple[Path, ...]:
     tensors = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
     beside = {path.parent / tensor.location for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}
     inline = sum(tensor.nbytes for tensor in tensors if not isinstance(tensor, ir.ExternalTensor))
-    if inline <= INLINE_LIMIT_BYTES:
+    if beside or inline <= INLINE_LIMIT_BYTES:  # Composed: what is inline is small in every piece.
         ir.save(model, path)
         return tuple(sorted(beside))
     name = path.name + ".data"
