@@ -80,7 +80,7 @@ class PieceReport(ApiModel):
     name: str
     """Piece."""
     relative_error: float | None = None
-    """‖graph − torch‖₂ / ‖torch‖₂ in the exported graph; None where no runtime here can run it."""
+    """‖graph − torch‖₂ / ‖torch‖₂ in the exported graph (of a BF16 graph, in the same graph in FP32); None: not measured."""
     onnx_mib: float
     """Size of the exported file with its weights, in MiB."""
     compiled_mib: float

@@ -15,6 +15,7 @@ from diffusion_api.model_spec import Shape
 from diffusion_api.recipe import NoStepCache, Precision
 from engine_builder.compilers import CompileRequest, profile_of
 from engine_builder.export import ExportedGraph, check_parity, compose, example_inputs, export_graph
+from engine_builder.export.parity import Inputs
 from engine_builder.families.base import GraphModule
 from engine_builder.planning import is_emulated
 from engine_builder.stage_runner import StageResult
@@ -30,6 +31,8 @@ TRACED_SHAPE = Shape(width=96, height=80)
 """Traced at odd lengths, so that no axis is taken for a constant or for another axis."""
 PARITY_LIMIT_BYTES = 2 * 2**30
 """Above this a second runtime's copy of the weights does not fit beside torch's."""
+TWIN_LIMIT_BYTES = 2**28
+TORCH_PRECISIONS = {Precision.FP32: torch.float32, Precision.FP16: torch.float16, Precision.BF16: torch.bfloat16}
 MIB = 2**20
 
 
@@ -136,12 +139,13 @@ def _export(
     exported = []
     for graph in graphs:
         graph.module.to("cpu")  # The exporter's example inputs and constants are there.
-        if precision is Precision.BF16:
-            cast_weights(graph, torch.bfloat16)
+        inputs = [example_inputs(graph, axes, batch) for axes, batch in shapes]
+        error = _parity_of_twin(graph, example, inputs, folder / "twin.onnx") if precision is Precision.BF16 else None
+        cast_weights(graph, TORCH_PRECISIONS[precision])
         done = export_graph(graph, folder / f"{graph.name}.onnx", example=example, emulate=emulate)
         if done.portable and precision is Precision.FP32 and done.size_bytes < PARITY_LIMIT_BYTES:
-            done = done.with_error(check_parity(done, graph, [example_inputs(graph, axes, batch) for axes, batch in shapes]))
-        exported.append((done, graph.inputs, graph.outputs))
+            error = check_parity(done, graph, inputs)
+        exported.append((done.with_error(error), graph.inputs, graph.outputs))
     if [graph.name for graph in graphs] == list(TRANSFORMER_PIECES):
         exported.append(_composed(graphs, [done for done, _, _ in exported], folder))
     return [
@@ -165,6 +169,18 @@ def _composed(
     joined = compose(TRANSFORMER, exported, folder / f"{TRANSFORMER}.onnx", inputs=inputs, outputs=graphs[-1].outputs)
     errors = [done.relative_error for done in exported if done.relative_error is not None]
     return joined.with_error(max(errors, default=None)), inputs, graphs[-1].outputs
+
+
+def _parity_of_twin(graph: GraphModule, example: Mapping[str, int], inputs: Sequence[Inputs], path: Path) -> float | None:
+    """Measure parity on the same graph in FP32, for nothing here runs BF16 or block formats; None where it is too large to write twice."""
+    if sum(parameter.numel() for parameter in graph.module.parameters()) * 4 > TWIN_LIMIT_BYTES:
+        return None
+    cast_weights(graph, torch.float32)
+    twin = export_graph(graph, path, example=example, emulate=True)
+    error = check_parity(twin, graph, inputs)
+    for file in (twin.path, *twin.data):
+        file.unlink()
+    return error
 
 
 def cast_weights(graph: GraphModule, dtype: torch.dtype) -> None:

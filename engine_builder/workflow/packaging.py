@@ -27,6 +27,7 @@ from engine_builder.workflow.simulation import tokenizer_file
 from engine_builder.workflow.verification import Verified, load_pictures
 from engine_runtime.triton.repository import write_model_repository
 
+PERMISSIVE_LICENCES = ("apache", "mit", "bsd", "isc")
 REPOSITORY_FOLDER = "model_repository"
 VERSIONED = (
     "diffusion-operator",
@@ -125,7 +126,7 @@ def _candidates(outcome: Outcome) -> list[CandidateResult]:
 
 def _warnings(context: BuildContext, outcome: Outcome) -> list[str]:
     found = list(outcome.compiled.warnings)
-    if context.checkpoint.licence and "apache" not in context.checkpoint.licence.lower():
+    if context.checkpoint.licence and not context.checkpoint.licence.lower().startswith(PERMISSIVE_LICENCES):
         found.append(f"the checkpoint's licence is {context.checkpoint.licence}; check that it allows this use")
     unmeasured = [report.name for report in outcome.compiled.reports if report.relative_error is None]
     if unmeasured:
