@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import assert_never
 
 from diffusion_api.serving import Rollout, RolloutStrategy
 from diffusion_operator.planning.observed import RevisionPods
@@ -41,12 +40,9 @@ def rollout_step(target: str, pods: Mapping[str, RevisionPods], wanted: int, rol
         return RolloutStep(_held(target, pods, wanted, rollout), complete)
     match rollout.strategy:
         case RolloutStrategy.RECREATE:
-            replicas = _recreate(target, pods, wanted)
+            return RolloutStep(_recreate(target, pods, wanted), complete)
         case RolloutStrategy.ROLLING_UPDATE | RolloutStrategy.CANARY:
-            replicas = _roll(target, pods, wanted, rollout)
-        case _:
-            assert_never(rollout.strategy)
-    return RolloutStep(replicas, complete)
+            return RolloutStep(_roll(target, pods, wanted, rollout), complete)
 
 
 def is_complete(target: str, pods: Mapping[str, RevisionPods], wanted: int) -> bool:

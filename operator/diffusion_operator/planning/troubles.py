@@ -29,20 +29,19 @@ def explained(
         case TroubleKind.UNSCHEDULABLE if lack:
             return Reason.NO_MATCHING_NODE, f"{lack}; add such a node, or change spec.accelerator"
         case TroubleKind.UNSCHEDULABLE:
-            found = pending, f"no node has room: {said}; free a GPU, or wait"
+            return pending, f"no node has room: {said}; free a GPU, or wait"
         case TroubleKind.VOLUME:
-            found = Reason.VOLUME_UNAVAILABLE, f"a volume is missing: {said}; check the engine store's claim and its storage class"
+            return Reason.VOLUME_UNAVAILABLE, f"a volume is missing: {said}; check the engine store's claim and its storage class"
         case TroubleKind.IMAGE:
-            found = Reason.IMAGE_UNAVAILABLE, f"an image cannot be pulled: {said}; check images in the operator's settings"
+            return Reason.IMAGE_UNAVAILABLE, f"an image cannot be pulled: {said}; check images in the operator's settings"
         case TroubleKind.OUT_OF_MEMORY:
-            found = Reason.OUT_OF_MEMORY, f"out of memory: {said}; raise resources.memory in the operator's settings"
+            return Reason.OUT_OF_MEMORY, f"out of memory: {said}; raise resources.memory in the operator's settings"
         case TroubleKind.FILES_MISSING:
-            found = Reason.ENGINE_FILES_MISSING, f"the engine's files are gone or damaged: {said}; the engine is built again"
+            return Reason.ENGINE_FILES_MISSING, f"the engine's files are gone or damaged: {said}; the engine is built again"
         case TroubleKind.MISMATCH:
-            found = Reason.ENGINE_MISMATCH, f"the engine does not fit this image or GPU: {said}; builder and Triton need one TensorRT"
+            return Reason.ENGINE_MISMATCH, f"the engine does not fit this image or GPU: {said}; builder and Triton need one TensorRT"
         case TroubleKind.CRASHED:
-            found = failing, f"a pod fails: {said}; see `kubectl logs`"
-    return found
+            return failing, f"a pod fails: {said}; see `kubectl logs`"
 
 
 def unmatched(selector: Mapping[str, str], nodes: Sequence[Mapping[str, str]]) -> str:

@@ -460,6 +460,44 @@ def test_claim_templates_come_and_go_with_their_revision():
     assert names == {world.status.current_revision}
 
 
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        (EngineState.PENDING, Reason.ENGINE_PENDING),
+        (EngineState.QUEUED, Reason.ENGINE_QUEUED),
+        (EngineState.BUILDING, Reason.ENGINE_BUILDING),
+        (EngineState.FAILED, Reason.ENGINE_BUILD_FAILED),
+    ],
+)
+def test_a_deployment_tells_how_far_its_engine_is(state, reason):
+    world = World()
+    world.reconcile()
+    world.build(state)
+    world.reconcile()
+    assert world.condition(READY) == world.condition(ConditionType.ENGINE_BUILT) == (ConditionStatus.FALSE, reason)
+    progressing = ConditionStatus.FALSE if state is EngineState.FAILED else ConditionStatus.TRUE
+    assert world.condition(PROGRESSING) == (progressing, reason)
+
+
+def test_a_budget_that_nothing_meets_fails_the_gate():
+    world = World()
+    world.reconcile()
+    world.build(EngineState.FAILED, "best was 31.2 dB")
+    world.engines = {name: replace(each, outside_budget=True) for name, each in world.engines.items()}
+    world.reconcile()
+    gate = ConditionType.QUALITY_GATE_PASSED
+    assert world.condition(gate) == (ConditionStatus.FALSE, Reason.QUALITY_OUTSIDE_BUDGET)
+    assert "31.2 dB" in world.message(gate)
+
+
+def test_the_hpa_s_least_is_said_where_zero_was_asked_for():
+    world = serving_world()
+    world.cluster = Cluster(custom_metrics=True)
+    world.change(autoscaling={"minReplicas": 0, "maxReplicas": 3})
+    world.run()
+    assert "needs KEDA" in world.message(ConditionType.SCALING_ACTIVE)
+
+
 changes: dict[str, st.SearchStrategy[Any]] = {
     "serving": st.sampled_from([{}, {"maxQueueDelayMicroseconds": 5}, {"maxPendingRequests": 9}]),
     "model": st.sampled_from([OTHER_MODEL, {"uri": "hf://owner/name", "revision": "0123abc"}]),

@@ -13,6 +13,7 @@ from diffusion_operator.planning.engine import job_name, plan_engine
 from diffusion_operator.planning.engine_identity import engine_identity
 from diffusion_operator.planning.observed import Cluster, JobEnd, JobPhase, ObservedBuild, ObservedJob, Trouble, TroubleKind
 from diffusion_operator.planning.plan import EventType
+from diffusion_operator.planning.troubles import unmatched
 from tests.unit.diffusion_operator.scenes import B200_LABELS, NOW, RESULT, SETTINGS, deployment, engine, settings
 
 READY, BUILT, GATE = ConditionType.READY, ConditionType.ENGINE_BUILT, ConditionType.QUALITY_GATE_PASSED
@@ -236,6 +237,27 @@ def test_a_new_builder_image_keeps_the_engine_and_a_new_tensorrt_does_not():
     assert engine_identity(spec, None, settings(versions={"openvino": "2027.1"})).name == name
     assert engine_identity(spec, None, settings(versions={"tensorrt": "12.0"})).name != name
     assert engine_identity(spec, None, settings(versions={"builder": "2"})).name != name
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "compiler"),
+    [
+        ({"product": "CPU"}, "openvino"),
+        ({"product": "NVIDIA-L4", "compiler": "TensorRTRTX"}, "tensorrtRtx"),
+        ({"product": "NVIDIA-B200"}, "tensorrt"),
+    ],
+)
+def test_the_version_of_its_own_compiler_alone_decides_an_engine(accelerator, compiler):
+    spec = deployment(accelerator=accelerator).spec
+    keys = {name: engine_identity(spec, None, settings(versions={name: "9"})).key for name in ("openvino", "tensorrt", "tensorrtRtx")}
+    plain = engine_identity(spec, None, SETTINGS).key
+    assert {name for name, key in keys.items() if key != plain} == {compiler}
+
+
+def test_labels_that_no_single_node_has_together_are_told():
+    sharded = ({**B200_LABELS, "nvidia.com/gpu.compute.major": "9"}, {**B200_LABELS, "nvidia.com/gpu.product": "NVIDIA-H200"})
+    assert "no node has all of" in unmatched(B200_LABELS, sharded)
+    assert unmatched(B200_LABELS, (B200_LABELS,)) == unmatched({}, ()) == ""
 
 
 def test_an_engine_s_spec_is_what_the_deployment_says_of_it():
