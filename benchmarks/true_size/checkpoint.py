@@ -14,7 +14,7 @@ from diffusers import AutoencoderKLFlux2, Flux2Transformer2DModel
 from torch import nn
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from benchmarks.true_size.sizes import ModelSize
+from benchmarks.true_size.sizes import Facts, ModelSize, bytes_in
 
 DIGITS = Path(__file__).parents[2] / "examples/digits/digits-klein"
 """Lends its tokenizer, scheduler and index; none of them depends on the size."""
@@ -47,6 +47,12 @@ def write_checkpoint(size: ModelSize, folder: Path) -> Path:
     _write_weights(text_encoder, partial / "text_encoder/model.safetensors", tied=("lm_head.weight",))
     _write_weights(vae, partial / "vae/diffusion_pytorch_model.safetensors")
     return partial.rename(target)
+
+
+def write_model(folder: str, size: dict[str, Any]) -> Facts:
+    """Write the random checkpoint, where there is none yet."""
+    target = write_checkpoint(ModelSize(**size), Path(folder))
+    return {"checkpoint": str(target), "bytes": bytes_in(target)}
 
 
 def _transformer(size: ModelSize) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from diffusion_api.engine_manifest import EngineManifest
 from diffusion_api.model_spec import Sampling, Shape
@@ -13,6 +14,8 @@ from diffusion_api.recipe import ComponentRecipe
 from engine_builder.families.base import Family
 from engine_builder.families.registry import family_for
 
+Facts = dict[str, Any]
+"""What a stage tells, as JSON values."""
 PIECES = {"textEncoder": "text_encoder", "transformer": "transformer", "vae": "vae_decoder"}
 """What is compiled of each component where there is no step cache."""
 
@@ -95,3 +98,8 @@ class ModelSize:
     vae_latents: int = 32
     vae_layers: int = 2
     vae_groups: int = 32
+
+
+def bytes_in(folder: Path) -> int:
+    """Return the size of all files of a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,37 +1,23 @@
-"""The builder's stages at true size: each runs in a process of its own and hands the next one files alone, as builds on a cluster do."""
+"""The stages that need torch: each runs in a process of its own and hands the next one files alone, as builds on a cluster do."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from benchmarks.true_size.checkpoint import write_checkpoint
-from benchmarks.true_size.sizes import PIECES, Bench, ModelSize
-from diffusion_api.accelerator import Accelerator, Compiler
+from benchmarks.true_size.sizes import Bench, Facts, bytes_in
 from diffusion_api.engine_manifest import TensorSpec
 from diffusion_api.model_spec import Sampling, Shape
-from diffusion_api.recipe import Precision
-from engine_builder.compilers import CompileRequest, compiler_for, profile_of
 from engine_builder.evaluation.samples import Sample
 from engine_builder.export import ExportedGraph, compose, export_graph
 from engine_builder.families.base import GraphModule
 from engine_builder.quantization import restore_quantized
 from engine_builder.workflow.compilation import TRACED_SHAPE, TRANSFORMER, TRANSFORMER_PIECES, cast_weights
 from engine_builder.workflow.simulation import Simulation
-
-ACCELERATOR = Accelerator(product="NVIDIA-GeForce-RTX-5090", compiler=Compiler.TENSORRT_RTX)
-Facts = dict[str, Any]
-
-
-def write_model(folder: str, size: Mapping[str, Any]) -> Facts:
-    """Write the random checkpoint, where there is none yet."""
-    target = write_checkpoint(ModelSize(**size), Path(folder))
-    return {"checkpoint": str(target), "bytes": _bytes_in(target)}
 
 
 def quantize(bench: Bench, component: str) -> Facts:
@@ -75,24 +61,7 @@ def export(bench: Bench, component: str) -> Facts:
         specs[TRANSFORMER] = _composed(graphs, exported, target)
     wire = {name: [[spec.to_wire() for spec in side] for side in sides] for name, sides in specs.items()}
     (target / "graphs.json").write_text(json.dumps(wire))
-    return {"load_seconds": round(loaded, 1), "bytes": _bytes_in(target), "quantizers": sum(each.quantizers for each in exported)}
-
-
-def compile_piece(bench: Bench, component: str) -> Facts:
-    """Compile what a component serves."""
-    name = PIECES[component]
-    graphs = bench.graphs(component)
-    inputs, outputs = (
-        tuple(TensorSpec.model_validate(spec) for spec in side) for side in json.loads((graphs / "graphs.json").read_text())[name]
-    )
-    manifest = bench.manifest()
-    profile = profile_of([plan.dims for plan in manifest.shapes], manifest.max_batch_size)
-    target = bench.folder / "engine" / name
-    target.mkdir(parents=True)
-    compiler = compiler_for(ACCELERATOR)
-    compiler.check(ACCELERATOR, [bench.recipe.format])
-    compiled = compiler.compile(CompileRequest(name, graphs / f"{name}.onnx", inputs, outputs, profile, Precision.BF16), target)
-    return {"bytes": compiled.size_bytes, "layers": compiled.layers, "warnings": list(compiled.warnings)}
+    return {"load_seconds": round(loaded, 1), "bytes": bytes_in(target), "quantizers": sum(each.quantizers for each in exported)}
 
 
 def _composed(
@@ -103,7 +72,3 @@ def _composed(
     inputs = tuple({spec.name: spec for graph in graphs for spec in graph.inputs if spec.name not in made}.values())
     compose(TRANSFORMER, exported, folder / f"{TRANSFORMER}.onnx", inputs=inputs, outputs=graphs[-1].outputs)
     return inputs, graphs[-1].outputs
-
-
-def _bytes_in(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

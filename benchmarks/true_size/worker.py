@@ -5,26 +5,26 @@ from __future__ import annotations
 import json
 import sys
 import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from benchmarks.true_size import stages
-from benchmarks.true_size.sizes import Bench
+from benchmarks.true_size.sizes import Bench, Facts
 
 
-def work(stage: str, arguments: list[Any]) -> dict[str, Any]:
-    """Run a stage; its arguments are JSON values."""
+def work(stage: str, arguments: Any) -> Facts:
+    """Run a stage, importing what it needs alone; its arguments are JSON values."""
+    facts: Facts
     match stage:
         case "model":
-            return stages.write_model(*arguments)
-        case "quantize":
-            return stages.quantize(Bench(**arguments[0]), arguments[1])
-        case "export":
-            return stages.export(Bench(**arguments[0]), arguments[1])
+            facts = import_module("benchmarks.true_size.checkpoint").write_model(*arguments)
+        case "quantize" | "export":
+            facts = getattr(import_module("benchmarks.true_size.stages"), stage)(Bench(**arguments[0]), arguments[1])
         case "compile":
-            return stages.compile_piece(Bench(**arguments[0]), arguments[1])
+            facts = import_module("benchmarks.true_size.compilation").compile_piece(Bench(**arguments[0]), arguments[1])
         case _:
             raise ValueError(f"no stage {stage}")
+    return facts
 
 
 if __name__ == "__main__":
