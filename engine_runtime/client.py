@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
 
 from engine_runtime.errors import GenerationError
 from engine_runtime.triton.config import PIPELINE, PIPELINE_INPUTS
@@ -77,12 +78,21 @@ def generate(
     }
     answers: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
     with triton.InferenceServerClient(url) as client:
+        _require_live(client, url)
         client.start_stream(lambda result, error: answers.put((result, error)))
         try:
             client.async_stream_infer(PIPELINE, _inputs(values))
             yield from _answers(answers, timeout_seconds)
         finally:
             client.stop_stream(cancel_requests=True)
+
+
+def _require_live(client: Any, url: str) -> None:
+    """Ask first: a stream to nowhere fails at an unforeseeable moment, and without the address."""
+    try:
+        client.is_server_live()
+    except InferenceServerException as error:
+        raise ServerError(f"no Triton answers at {url} ({error.message()}); start one with `diffusionctl run`") from None
 
 
 def _inputs(values: dict[str, Any]) -> list[Any]:
