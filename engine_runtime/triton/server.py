@@ -116,7 +116,7 @@ class LocalTriton:
         try:
             self._process = self._start(work, self._log_file)
             self._wait_ready(self._process, self._log_file)
-        except BaseException:
+        except BaseException:  # Ctrl-C too must leave no server behind; it is raised on.
             self.stop()
             raise
         return self
