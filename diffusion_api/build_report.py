@@ -24,6 +24,8 @@ class StageTiming(ApiModel):
     """Peak resident memory while it ran, in MiB."""
     reused: bool = False
     """True where the result was in the store already."""
+    artifact: str | None = None
+    """Folder name of the result in the store, which is dropped with the last engine that was made from it."""
 
 
 class Latency(ApiModel):

@@ -18,6 +18,7 @@ from diffusion_api.deployment import NAME_RULES, MeasuredQuality, ObjectMeta
 from diffusion_api.optimization import StepCachePolicy
 from diffusion_api.recipe import ComponentRecipe, Precision
 
+MOST_WARNINGS = 64
 IMMUTABLE_SENTENCE = "spec never changes: an engine is what it was built from; create another DiffusionEngine instead"
 
 
@@ -100,7 +101,7 @@ class EngineResult(StatusModel):
     """True where the engine only reproduces the arithmetic of a format that the accelerator has no kernel for."""
     verified_on_engine: bool
     """True where quality was measured on the compiled engine; false where on the quantized model in torch."""
-    warnings: tuple[str, ...] = Field(default=(), max_length=64)
+    warnings: tuple[str, ...] = Field(default=(), max_length=MOST_WARNINGS)
     """What a reader should know before trusting this engine."""
 
 
@@ -169,5 +170,5 @@ def engine_result(report: BuildReport, *, artifact: str, quality_summary: str | 
         size_mib=report.optimized_mib,
         simulated=report.simulated,
         verified_on_engine=report.verified_on_engine,
-        warnings=report.warnings,
+        warnings=report.warnings[:MOST_WARNINGS],
     )

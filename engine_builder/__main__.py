@@ -1,13 +1,12 @@
-"""`python -m engine_builder build JOB.yaml --store DIR`: the builder as it runs in a pod.
+"""`python -m engine_builder build JOB.yaml --store DIR` and `… remove ARTIFACT --store DIR`: the builder as it runs in a pod.
 
-At a terminal it shows bars; elsewhere it prints JSON lines, of which the last is the result, and writes that line to the container's
+At a terminal a build shows bars; elsewhere it prints JSON lines, of which the last is the result, and writes that line to the container's
 termination log, from which the operator reads it. Exit codes are those of `engine_builder.errors`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import traceback
@@ -20,27 +19,27 @@ from rich.console import Console
 from diffusion_api.build_job import BuildJob
 from diffusion_api.parsing import InvalidSpecError, parse_build_job
 from engine_builder.build import BuildSettings, BuiltEngine, build_engine
-from engine_builder.errors import BuildError, InvalidJobError
+from engine_builder.errors import InvalidJobError
 from engine_builder.failures import as_build_error
 from engine_builder.progress import TERMINATION_LOG, BuildProgress, JsonLinesProgress, RichProgress
+from engine_builder.removal import STAGES_KEPT_HOURS, remove_artifact
+from engine_builder.result_line import ResultLine, failure_line, json_line, removal_line, success_line, termination_message
 from engine_builder.store import Store
 
 CREDENTIALS_VARIABLE = "DIFFUSION_CREDENTIALS_DIR"
-TERMINATION_MESSAGE_LIMIT = 4096  # bytes; Kubernetes cuts longer ones
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the builder and return its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        result = _success(_build(options))
-        code = 0
+        result, code = options.run(options), 0
     except Exception as error:  # Whatever it is, the operator reads one sentence and one exit code; a bug's traceback is in the log.
         failure = as_build_error(error)
         if failure is not error:
             traceback.print_exc()
-        result, code = _failure(failure), failure.exit_code
-    print(json.dumps(result, ensure_ascii=False), flush=True)
+        result, code = failure_line(failure), failure.exit_code
+    print(json_line(result), flush=True)
     _write_termination_log(options.termination_log, result)
     return code
 
@@ -75,11 +74,25 @@ def read_credentials(folder: Path | None) -> Mapping[str, str]:
         raise InvalidJobError(f"the credentials in {folder} (${CREDENTIALS_VARIABLE}) cannot be read: {error}") from None
 
 
-def _build(options: argparse.Namespace) -> BuiltEngine:
+def _remove(options: argparse.Namespace) -> ResultLine:
+    removed = remove_artifact(
+        Store(options.store),
+        options.artifact,
+        unused_seconds=3600 * options.unused_hours,
+        on_wait=lambda holder: JsonLinesProgress().message(f"{holder} uses it; waiting"),
+    )
+    return removal_line(removed)
+
+
+def _build(options: argparse.Namespace) -> ResultLine:
+    store = Store(options.store)
+    return success_line(_built_engine(options, store), store.root)
+
+
+def _built_engine(options: argparse.Namespace, store: Store) -> BuiltEngine:
     job = read_job(options.job)
     folder = os.environ.get(CREDENTIALS_VARIABLE)
     settings = BuildSettings(options.job.parent.resolve(), read_credentials(Path(folder) if folder else None))
-    store = Store(options.store)
     if sys.stderr.isatty():
         with RichProgress(Console(stderr=True, highlight=False)).live() as bars:
             return build_engine(job, store, settings, progress=bars)
@@ -87,39 +100,7 @@ def _build(options: argparse.Namespace) -> BuiltEngine:
     return build_engine(job, store, settings, progress=progress)
 
 
-def _success(engine: BuiltEngine) -> dict[str, object]:
-    report = engine.report
-    return {
-        "event": "result",
-        "succeeded": True,
-        "engineKey": report.engine_key,
-        "path": str(engine.path),
-        "reused": engine.reused,
-        "recipe": report.recipe.label,
-        "simulated": report.simulated,
-        "quality": report.quality.to_wire(),
-        "latencyMilliseconds": report.comparison.optimized.median_ms if report.comparison else None,
-    }
-
-
-def _failure(error: BuildError) -> dict[str, object]:
-    return {"event": "result", "succeeded": False, "error": type(error).__name__, "exitCode": error.exit_code, "message": str(error)}
-
-
-def termination_message(result: Mapping[str, object]) -> bytes:
-    """Return the result as one JSON line that Kubernetes keeps whole; a message that is too long loses its end."""
-    line = json.dumps(result, ensure_ascii=False).encode()
-    if len(line) <= TERMINATION_MESSAGE_LIMIT:
-        return line
-    message = str(result["message"])
-    kept = len(message)
-    while len(line) > TERMINATION_MESSAGE_LIMIT:
-        kept -= len(line) - TERMINATION_MESSAGE_LIMIT if kept > TERMINATION_MESSAGE_LIMIT else 16
-        line = json.dumps({**result, "message": f"{message[:kept]} …"}, ensure_ascii=False).encode()
-    return line
-
-
-def _write_termination_log(path: Path, result: Mapping[str, object]) -> None:
+def _write_termination_log(path: Path, result: ResultLine) -> None:
     if path.exists():
         path.write_bytes(termination_message(result))
 
@@ -131,8 +112,16 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     build = commands.add_parser("build", help="build a job's engine, or find it in the store")
     build.add_argument("job", type=Path, help="YAML file of kind BuildJob")
-    build.add_argument("--store", type=Path, required=True, help="folder of the engine store")
-    build.add_argument("--termination-log", type=Path, default=Path(TERMINATION_LOG), help="file that gets the result, where it exists")
+    build.set_defaults(run=_build)
+    remove = commands.add_parser("remove", help="remove one artifact, and what other builds no longer need of what it was made from")
+    remove.add_argument("artifact", help="its path below the store, for example artifacts/engine-0123456789abcdef")
+    hours = f"stage results that nothing was made from stay until they were unused for so long (default {STAGES_KEPT_HOURS:g})"
+    remove.add_argument("--unused-hours", type=float, default=STAGES_KEPT_HOURS, help=hours)
+    remove.set_defaults(run=_remove)
+    for command in (build, remove):
+        command.add_argument("--store", type=Path, required=True, help="folder of the engine store")
+        log = "file that gets the result, where it exists"
+        command.add_argument("--termination-log", type=Path, default=Path(TERMINATION_LOG), help=log)
     return parser
 
 

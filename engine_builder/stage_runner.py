@@ -68,7 +68,7 @@ class StageRunner:
         begin = time.perf_counter()
         built = self.store.obtain(stage, digest, lambda folder: _measured(work, folder), resume=resume, on_wait=self._wait)
         timing = _read_cost(stage, built.path, reused=built.reused)
-        self.timings.append(timing.model_copy(update={"name": f"{stage} {label}".strip()}))
+        self.timings.append(timing.model_copy(update={"name": f"{stage} {label}".strip(), "artifact": built.path.name}))
         self.progress.stage_finished(stage, time.perf_counter() - begin, reused=built.reused)
         return StageResult(built.path, digest, built.reused)
 

@@ -4,12 +4,13 @@
 and `digests.py` gives things their names.
 """
 
-from engine_builder.store.artifacts import Artifact, Built, Store
+from engine_builder.store.artifacts import ARTIFACT_NAME, Artifact, Built, Store
 from engine_builder.store.checksums import CHECKSUMS, FileSum
 from engine_builder.store.digests import digest_of, digest_of_file, digest_of_tree
 from engine_builder.store.disk import require_free_space
 
 __all__ = [
+    "ARTIFACT_NAME",
     "CHECKSUMS",
     "Artifact",
     "Built",

@@ -16,17 +16,20 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 from engine_builder.store.checksums import CHECKSUMS, differences, measure, read_checksums, write_checksums
 from engine_builder.store.disk import full_disk_is_transient, size_of_tree, sync, sync_tree
-from engine_builder.store.locks import OnWait, file_lock, try_file_lock
+from engine_builder.store.locks import OnWait, file_lock, shared_file_lock, try_file_lock
 
 DIGEST_LENGTH = 16
 """Hex digits of a digest that a folder's name carries: 64 bits, so 10,000 artifacts collide with a chance of 3e-12."""
+ARTIFACT_NAME = re.compile(rf"[a-z0-9][a-z0-9_.-]*-[0-9a-f]{{{DIGEST_LENGTH}}}")
+BUILDS_LOCK = "builds"
+"""Lock that every build shares and a removal of what builds use has alone."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +129,59 @@ class Store:
         with file_lock(self._lock_path(target.name), on_wait), self._partial_of(target, resume=resume) as partial:
             yield partial
 
-    def lock(self, key: str, on_wait: OnWait | None = None) -> AbstractContextManager[None]:
-        """Hold the lock of an engine key, so that a second builder of it waits and then reuses; see `locks.file_lock`."""
-        return file_lock(self._lock_path(f"key-{key}"), on_wait)
+    @contextmanager
+    def lock(self, key: str, on_wait: OnWait | None = None) -> Iterator[None]:
+        """Hold the lock of an engine key, so that a second builder of it waits and then reuses; see `locks.file_lock`.
+
+        Meanwhile `alone` is refused, so that nothing that this build uses is dropped.
+        """
+        with shared_file_lock(self._lock_path(BUILDS_LOCK)), file_lock(self._lock_path(f"key-{key}"), on_wait):
+            yield
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Keep builds from beginning while the block runs; yields False, and keeps nobody, where one runs."""
+        descriptor = try_file_lock(self._lock_path(BUILDS_LOCK))
+        try:
+            yield descriptor is not None
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+    def remove(self, name: str, on_wait: OnWait | None = None) -> bool:
+        """Remove an artifact, after whoever builds it; tell whether it was there.
+
+        Args:
+            name: Folder name, `<stage>-<digest>`.
+            on_wait: Called for each builder that is waited for.
+
+        Raises:
+            ValueError: That is no name of an artifact.
+        """
+        if not ARTIFACT_NAME.fullmatch(name):
+            raise ValueError(f"not the name of an artifact: {name!r}")
+        path = self.root / "artifacts" / name
+        keys = sorted((self.root / "locks").glob(f"key-{name[-DIGEST_LENGTH:]}*.lock"))
+        with ExitStack() as locks:
+            for lock in (*keys, self._lock_path(name)):
+                locks.enter_context(file_lock(lock, on_wait))
+            if not path.is_dir():
+                return False
+            self._remove(path)
+            return True
+
+    def sweep(self) -> None:
+        """Remove what dead builders left, and what was moved aside."""
+        for partial in (self.root / "artifacts").glob("*.partial"):
+            descriptor = try_file_lock(self._lock_path(partial.stem))
+            if descriptor is None:
+                continue  # Its builder lives.
+            try:
+                self._remove(partial)
+            finally:
+                os.close(descriptor)
+        for place in ("corrupt", "trash"):
+            shutil.rmtree(self.root / place, ignore_errors=True)
 
     def verify(self, path: Path, *, full: bool = False) -> tuple[str, ...]:
         """Return what is wrong with an artifact, one sentence each; sizes only unless `full`."""
@@ -154,7 +207,7 @@ class Store:
         Returns:
             The artifacts that were removed.
         """
-        self._sweep()
+        self.sweep()
         artifacts = self.artifacts()
         total, removed = sum(artifact.size_bytes for artifact in artifacts), []
         for artifact in artifacts:
@@ -190,18 +243,6 @@ class Store:
         else:
             partial.rename(target)
         sync(target.parent)
-
-    def _sweep(self) -> None:
-        for partial in (self.root / "artifacts").glob("*.partial"):
-            descriptor = try_file_lock(self._lock_path(partial.stem))
-            if descriptor is None:
-                continue  # Its builder lives.
-            try:
-                self._remove(partial)
-            finally:
-                os.close(descriptor)
-        for place in ("corrupt", "trash"):
-            shutil.rmtree(self.root / place, ignore_errors=True)
 
     def _remove(self, path: Path) -> None:
         shutil.rmtree(self._move(path, "trash"), ignore_errors=True)  # Renamed first: a kill leaves no half artifact.

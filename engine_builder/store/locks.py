@@ -41,6 +41,23 @@ def file_lock(path: Path, on_wait: OnWait | None = None) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextmanager
+def shared_file_lock(path: Path) -> Iterator[None]:
+    """Hold the lock of `path` beside others that share it, waiting for whoever has it alone.
+
+    Raises:
+        InvalidJobError: See `file_lock`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        if not _is_taken(descriptor, path, fcntl.LOCK_SH):
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def try_file_lock(path: Path) -> int | None:
     """Take the lock of `path` if nobody has it; return its descriptor, whose closing frees it, or None."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,9 +76,9 @@ def _wait_for(descriptor: int, path: Path, on_wait: OnWait | None) -> None:
     fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
-def _is_taken(descriptor: int, path: Path) -> bool:
+def _is_taken(descriptor: int, path: Path, kind: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from engine_builder import __main__ as builder
 from engine_builder.errors import QualityBudgetError
 from engine_builder.failures import as_build_error
+from engine_builder.result_line import TERMINATION_MESSAGE_LIMIT
 from tests.support.builds import digits_job, write_job
 
 
@@ -65,6 +66,6 @@ def test_a_missing_folder_of_credentials_is_a_wrong_job(tmp_path: Path) -> None:
 @given(st.text(max_size=6000).map(lambda text: text * 3) | st.text('é✗\n"', min_size=3000, max_size=9000))
 def test_a_long_message_is_cut_so_that_the_termination_message_stays_json(message: str) -> None:
     line = builder.termination_message({"succeeded": False, "message": message})
-    assert len(line) <= builder.TERMINATION_MESSAGE_LIMIT
+    assert len(line) <= TERMINATION_MESSAGE_LIMIT
     kept = json.loads(line)["message"]
     assert message.startswith(kept.removesuffix(" …"))
