@@ -4,7 +4,8 @@ GenerationError
 ├── InvalidRequestError        the request is wrong: change it, do not retry
 ├── GenerationCancelledError   nobody waits for the result any more: drop it
 ├── QueueFullError             too many requests wait: try again later
-├── NotFiniteError             the engine drew NaN: report it, the same request fails again
+├── DegenerateOutputError      the engine drew nothing: report it, the same request fails again
+│   └── NotFiniteError         … and gave NaN where it can be seen
 ├── PieceError                 a piece did not run: report it with the server's log
 └── EngineFilesError           the files of the engine do not fit together: build or copy it again
 """
@@ -28,8 +29,12 @@ class QueueFullError(GenerationError):
     """Too many requests wait."""
 
 
-class NotFiniteError(GenerationError):
-    """The denoiser gave NaN or infinite numbers, which must never become a picture."""
+class DegenerateOutputError(GenerationError):
+    """The engine gave a picture of one value, which is what is left of NaN after rounding."""
+
+
+class NotFiniteError(DegenerateOutputError):
+    """The denoiser, or a decoder of what is not rounded, gave NaN or infinite numbers, which must never become a picture."""
 
 
 class PieceError(GenerationError):

@@ -9,14 +9,14 @@ import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from diffusion_api.engine_manifest import EngineManifest, GuidanceMode, LatentDecoder, ShapePlan
 from diffusion_api.recipe import NoStepCache
-from engine_runtime.arrays import as_float32, concatenate, concatenate_named, is_finite, repeat_rows, rows_of, to_kind_of, to_numpy
+from engine_runtime.arrays import as_float32, concatenate, concatenate_named, repeat_rows, rows_of, to_kind_of, to_numpy
 from engine_runtime.denoiser import Denoiser, PieceCaller, is_split
-from engine_runtime.errors import InvalidRequestError, NotFiniteError
+from engine_runtime.errors import InvalidRequestError
 from engine_runtime.noise import initial_latents
+from engine_runtime.output_checks import check_latents, check_outputs
 from engine_runtime.pieces import Array, PieceRunner
 from engine_runtime.prompt_cache import PromptCache
 from engine_runtime.requests import DenoisedBatch, EncodedPrompts, GenerationRequest, GenerationResult, OnBody, OnStep, StepEvent, Timings
@@ -68,7 +68,7 @@ class Engine:
 
         Raises:
             InvalidRequestError: A request is wrong, or their sizes differ.
-            NotFiniteError: The denoiser gave NaN.
+            DegenerateOutputError: The denoiser gave NaN, or a picture has one value everywhere.
             GenerationCancelledError: `on_step` raised it.
         """
         started = time.perf_counter()
@@ -78,6 +78,7 @@ class Engine:
         batch = self.denoise(requests, encoded.conditions, on_step, on_body)
         denoise_done = time.perf_counter()
         outputs = {stream: to_numpy(output) for stream, output in self.decode(plan, batch.latents).items()}
+        check_outputs(outputs)
         timings = Timings(encode_done - started, denoise_done - encode_done, time.perf_counter() - denoise_done)
         return [
             GenerationResult(
@@ -153,7 +154,7 @@ class Engine:
             if on_step is not None:
                 predictions = {name: before[name] - plan.sigmas[step] * velocity for name, velocity in velocities.items()}
                 on_step(StepEvent(step, steps, plan, latents, predictions, mask[:, step]))
-        _check_finite(latents)
+        check_latents(latents)
         return DenoisedBatch(plan, latents, mask)
 
     def decode(self, plan: ShapePlan, latents: Mapping[str, Array]) -> dict[str, Array]:
@@ -230,13 +231,3 @@ def _guide(velocity: Array, scales: Sequence[float], guided: Sequence[int]) -> A
         negative = velocity[requests + offset]
         result[row] = negative + scales[row] * (velocity[row] - negative)
     return result
-
-
-def _check_finite(latents: Mapping[str, Array]) -> None:
-    finite: npt.NDArray[np.bool_] = np.logical_and.reduce([is_finite(latent) for latent in latents.values()])
-    if not finite.all():
-        rows = ", ".join(str(row) for row in np.flatnonzero(~finite))
-        raise NotFiniteError(
-            f"the denoiser gave NaN or infinite numbers for request {rows} of the batch; no picture was made."
-            " The engine's precision is too low for this model: build it with BF16 or FP32"
-        )

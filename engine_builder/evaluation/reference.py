@@ -16,7 +16,7 @@ from engine_builder.errors import QualityBudgetError
 from engine_builder.evaluation.metrics import Pictures, check_pictures, psnr
 from engine_builder.evaluation.samples import Sample
 from engine_runtime.arrays import to_numpy
-from engine_runtime.errors import NotFiniteError
+from engine_runtime.errors import DegenerateOutputError
 from engine_runtime.requests import GenerationRequest, GenerationResult, OnBody, OnStep
 
 REFERENCE_FILE = "reference.json"
@@ -90,7 +90,7 @@ def draw(
         requests = [GenerationRequest(sample.prompt, sample.seed, size) for sample in samples[start : start + batch_size]]
         try:
             results += generator.generate(requests, on_body=on_body)
-        except NotFiniteError as error:
+        except DegenerateOutputError as error:
             raise QualityBudgetError(f"the model draws nothing: {error}") from error
     pictures = np.stack([result.output for result in results])
     check_pictures(pictures)

@@ -142,3 +142,14 @@ def test_steps_and_requests_are_counted(triton):
     after = metric(triton, "diffusion_steps_total", outcome="computed"), metric(triton, "diffusion_requests_total", outcome="ok")
     assert (after[0] - before[0], after[1] - before[1]) == (4, 1)
     assert metric(triton, "diffusion_pending_requests") == 0
+
+
+def test_a_decoder_that_overflows_is_an_error_and_spares_its_neighbours(triton):
+    failed = metric(triton, "diffusion_requests_total", outcome="failed")
+    (alone,) = generate(triton.grpc_url, "red", seed=5)
+    with ThreadPoolExecutor(4) as pool:
+        neighbours = [pool.submit(lambda: next(iter(generate(triton.grpc_url, "red", seed=5)))) for _ in range(3)]
+        with pytest.raises(ServerError, match="decoder of stream image gave one value everywhere"):
+            next(iter(generate(triton.grpc_url, "overflow", seed=5)))
+    assert {neighbour.result().data for neighbour in neighbours} == {alone.data}
+    assert metric(triton, "diffusion_requests_total", outcome="failed") - failed == 1

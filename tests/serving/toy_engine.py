@@ -31,6 +31,8 @@ TOKENS = 4
 CHANNELS = 3
 SIGMAS = (1.0, 0.75, 0.5, 0.25, 0.0)
 COLOURS = {"red": 1, "green": 2, "blue": 3}
+OVERFLOW = {"overflow": 4_000_000_000}
+"""A word whose latents are finite, but too large for the decoder."""
 
 FP32, INT64, UINT8 = Dtype.FP32, Dtype.INT64, Dtype.UINT8
 HIDDEN = TensorSpec(name="hidden_states", dtype=FP32, dims=("image_tokens", CHANNELS))
@@ -85,7 +87,7 @@ def shape_plan(width: int, height: int) -> ShapePlan:
 
 
 def tokenizer_json() -> str:
-    tokenizer = Tokenizer(models.WordLevel({"<pad>": 0, "?": 9, **COLOURS}, unk_token="?"))
+    tokenizer = Tokenizer(models.WordLevel({"<pad>": 0, "?": 9, **COLOURS, **OVERFLOW}, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return tokenizer.to_str()
 
@@ -126,8 +128,11 @@ def vae_decoder():
     image = TensorSpec(name="image", dtype=UINT8, dims=("h", "w", CHANNELS))
 
     def graph(latents):
-        scaled = ops.round(ops.add(ops.multiply(latents, _number(40)), _number(128)), "half_to_even")
-        return [ops.convert(ops.clamp(scaled, 0, 255), Type.u8)]
+        scaled = ops.add(ops.multiply(latents, _number(40)), _number(128))
+        large = ops.multiply(latents, _number(1e34))
+        nan_or_zero = ops.subtract(large, ops.reduce_mean(large, [1, 2, 3], True))  # As a normalization does: infinite less infinite.
+        centred = ops.multiply(nan_or_zero, _number(0))
+        return [ops.convert(ops.clamp(ops.round(ops.add(scaled, centred), "half_to_even"), 0, 255), Type.u8)]
 
     return _piece("vae_decoder", (latents,), (image,), graph)
 

@@ -7,7 +7,7 @@ import pytest
 
 from diffusion_api.engine_manifest import Guidance, GuidanceMode
 from diffusion_api.recipe import FixedMaskStepCache, MonotoneTable, TeaCacheStepCache
-from engine_runtime.errors import EngineFilesError, GenerationCancelledError, InvalidRequestError, NotFiniteError
+from engine_runtime.errors import DegenerateOutputError, EngineFilesError, GenerationCancelledError, InvalidRequestError, NotFiniteError
 from engine_runtime.generation import Engine
 from engine_runtime.requests import BodyEvent, GenerationRequest, StepEvent
 from tests.unit.engine_runtime import toy
@@ -191,6 +191,32 @@ def test_nan_never_becomes_a_picture():
     with pytest.raises(NotFiniteError, match="request 0, 1 of the batch"):
         engine(runners).generate([GenerationRequest("a"), GenerationRequest("b")])
     assert runners["vae_decoder"].batches == []
+
+
+def decoder(pictures):
+    return toy.whole_runners() | {"vae_decoder": toy.Recorder(lambda inputs: {"image": pictures})}
+
+
+def test_a_picture_of_one_value_is_an_error_not_a_result():
+    pictures = np.arange(2 * 40 * 60 * 3).reshape(2, 40, 60, 3).astype(np.uint8)
+    pictures[1] = 0
+    with pytest.raises(DegenerateOutputError, match="one value everywhere, as NaN becomes, for request 1 of the batch"):
+        engine(decoder(pictures)).generate([GenerationRequest("a"), GenerationRequest("b")])
+
+
+def test_one_value_that_differs_makes_a_picture():
+    pictures = np.zeros((1, 40, 60, 3), np.uint8)
+    pictures[0, 17, 31, 1] = 1
+    (result,) = engine(decoder(pictures)).generate([GenerationRequest("a")])
+    assert result.output.sum() == 1
+
+
+def test_nan_of_a_decoder_that_does_not_round_is_an_error():
+    waves = np.zeros((1, 40, 2), np.float32)
+    (result,) = engine(decoder(waves)).generate([GenerationRequest("a")])  # Silence is sound.
+    assert result.output.shape == (40, 2)
+    with pytest.raises(NotFiniteError, match="decoder of stream image gave NaN"):
+        engine(decoder(np.where(np.arange(2) == 1, np.float32(np.nan), waves))).generate([GenerationRequest("a")])
 
 
 def test_an_unknown_size_lists_those_there_are():
