@@ -33,6 +33,7 @@ class Reason(StrEnum):
     """Why a condition is as it is. Each has an entry in docs/troubleshooting.md."""
 
     INVALID_SPEC = "InvalidSpec"
+    APPLY_REFUSED = "ApplyRefused"
     UNSUPPORTED_FORMAT = "UnsupportedFormat"
     PROMPTS_NOT_FOUND = "PromptsNotFound"
     ENGINE_PENDING = "EnginePending"

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from diffusion_api.engine import BuildProgress, EngineResult
 
-STAGES = ("fetch", "reference", "candidate", "step-cache", "export", "compile", "verify", "engine")
+STAGES = ("fetch", "reference", "quantize", "candidate", "step-cache", "export", "compile", "verify", "engine")
 """The builder's stages in order; a test holds them to the builder's own."""
 
 

@@ -25,7 +25,7 @@ from diffusion_operator.manifests.serving_deployment import serving_deployment
 from diffusion_operator.manifests.serving_pod import serving_pod_template
 from diffusion_operator.planning.autoscaling import scaling_plan
 from diffusion_operator.planning.deployment_status import Outcome, outcome_status
-from diffusion_operator.planning.engine_identity import EngineIdentity, engine_identity
+from diffusion_operator.planning.engine_identity import EngineIdentity, engine_identity, prompts_missing
 from diffusion_operator.planning.observed import EngineState, ObservedDeployment, ObservedEngine
 from diffusion_operator.planning.plan import Plan, transition_events
 from diffusion_operator.planning.revisions import SPEC_PARTS, activated, latest, outdated, revision_name
@@ -102,8 +102,7 @@ def _rollout_problems(deployment: DiffusionDeployment) -> list[Problem]:
 def _without_prompts(deployment: DiffusionDeployment, now: datetime) -> DeploymentPlan:
     named = deployment.spec.optimization.calibration.prompts_config_map
     assert named is not None
-    message = f"ConfigMap {named.name} has no prompts under the key {named.key}; create it, with one prompt a line"
-    return _unchanged(deployment, fails(ConditionType.READY, Reason.PROMPTS_NOT_FOUND, message), "Waiting for prompts", now)
+    return _unchanged(deployment, fails(ConditionType.READY, Reason.PROMPTS_NOT_FOUND, prompts_missing(named)), "Waiting for prompts", now)
 
 
 def _unchanged(deployment: DiffusionDeployment, verdict: Verdict, phase: str, now: datetime) -> DeploymentPlan:

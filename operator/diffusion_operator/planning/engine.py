@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from diffusion_api.build_job import BuildJob
 from diffusion_api.checks import find_problems
 from diffusion_api.conditions import ConditionType, Reason
 from diffusion_api.engine import BuildFailure, BuildProgress, DiffusionEngine, DiffusionEngineStatus, EngineResult
@@ -17,7 +18,7 @@ from diffusion_operator.manifests.cleanup_job import cleanup_job
 from diffusion_operator.manifests.engine_store import engine_store_claim
 from diffusion_operator.manifests.labels import engine_labels
 from diffusion_operator.manifests.network_policy import builder_network_policy
-from diffusion_operator.planning.engine_identity import spec_key
+from diffusion_operator.planning.engine_identity import prompts_missing, spec_key, with_prompts
 from diffusion_operator.planning.observed import JobEnd, JobPhase, ObservedBuild
 from diffusion_operator.planning.plan import Plan, transition_events
 from diffusion_operator.planning.troubles import explained
@@ -94,7 +95,7 @@ def _build_plan(scene: _Scene) -> EnginePlan:
         case JobPhase.ABSENT if status.failure is not None and status.job_name == scene.job_name:
             return _plan(scene, *_kept_verdicts(status), phase="Failed", failure=status.failure)
         case JobPhase.ABSENT:
-            return _started(scene)
+            return _started(scene) if _job(scene) else _without_prompts(scene)
         case JobPhase.SUSPENDED:
             message = f"Job {scene.job_name} waits in a queue for its admission"
             return _plan(scene, *_underway(Reason.ENGINE_QUEUED, message), phase="Queued")
@@ -113,8 +114,24 @@ def _build_plan(scene: _Scene) -> EnginePlan:
             return _job_failed(scene)
 
 
+def _job(scene: _Scene) -> BuildJob | None:
+    """The job file, with the prompts of the ConfigMap that the spec names; None where these are missing. The builder reads no cluster."""
+    job = scene.engine.spec.job
+    if job.optimization.calibration.prompts_config_map is None:
+        return job
+    return with_prompts(job, scene.observed.prompts) if scene.observed.prompts else None
+
+
+def _without_prompts(scene: _Scene) -> EnginePlan:
+    named = scene.engine.spec.optimization.calibration.prompts_config_map
+    assert named is not None
+    return _plan(scene, *_failed(Reason.PROMPTS_NOT_FOUND, prompts_missing(named)), phase="Waiting for prompts")
+
+
 def _started(scene: _Scene) -> EnginePlan:
     owner, settings, spec = scene.owner, scene.settings, scene.engine.spec
+    job = _job(scene)
+    assert job is not None
     name = scene.job_name
     apply: list[Manifest] = []
     if isinstance(settings.engine_store, PvcStore) and settings.engine_store.create and not scene.observed.store_exists:
@@ -124,7 +141,7 @@ def _started(scene: _Scene) -> EnginePlan:
     if uses_claims(spec.accelerator, settings):
         labels = engine_labels(owner.name)
         apply.append(resource_claim_template(name, owner, labels, spec.accelerator, settings.dynamic_resources))
-    apply += [job_config_map(name, owner, spec.job), builder_job(name, owner, spec, settings)]
+    apply += [job_config_map(name, owner, job), builder_job(name, owner, spec, settings)]
     return _plan(scene, *_underway(Reason.ENGINE_PENDING, f"Job {name} is made"), phase="Pending", apply=tuple(apply))
 
 

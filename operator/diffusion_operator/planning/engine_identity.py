@@ -10,6 +10,7 @@ from diffusion_api.build_job import BuildJob, BuildSpec, build_job_for
 from diffusion_api.deployment import DiffusionDeploymentSpec
 from diffusion_api.engine import DiffusionEngineSpec
 from diffusion_api.engine_key import engine_key, engine_name, prompts_digest
+from diffusion_api.optimization import PromptsConfigMap
 from diffusion_operator.settings import OperatorSettings
 
 UNPINNED = "unpinned"
@@ -38,13 +39,22 @@ def engine_identity(spec: DiffusionDeploymentSpec, prompts: Sequence[str] | None
         settings: The operator's.
     """
     job = build_job_for(spec)
-    calibration = spec.optimization.calibration
-    if calibration.prompts_config_map is not None:
-        filled = calibration.model_copy(update={"prompts": tuple(prompts or ()), "prompts_config_map": None})
-        job = job.model_copy(update={"optimization": job.optimization.model_copy(update={"calibration": filled})})
+    if spec.optimization.calibration.prompts_config_map is not None:
+        job = with_prompts(job, tuple(prompts or ()))
     key = spec_key(job, settings)
     engine_spec = DiffusionEngineSpec(**{name: getattr(job, name) for name in BuildSpec.model_fields})
     return EngineIdentity(engine_name(key), key, engine_spec)
+
+
+def with_prompts(job: BuildJob, prompts: tuple[str, ...]) -> BuildJob:
+    """Put prompts in the place of the ConfigMap that a job names."""
+    calibration = job.optimization.calibration.model_copy(update={"prompts": prompts, "prompts_config_map": None})
+    return job.model_copy(update={"optimization": job.optimization.model_copy(update={"calibration": calibration})})
+
+
+def prompts_missing(named: PromptsConfigMap) -> str:
+    """Say which ConfigMap to make."""
+    return f"ConfigMap {named.name} has no prompts under the key {named.key}; create it, with one prompt a line"
 
 
 def spec_key(job: BuildJob, settings: OperatorSettings) -> str:

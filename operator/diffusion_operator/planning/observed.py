@@ -88,8 +88,8 @@ class Cluster:
     """Whether custom.metrics.k8s.io is served, of which a HorizontalPodAutoscaler takes pods' metrics."""
     pod_monitors: bool = False
     """Whether PodMonitor is served."""
-    node_labels: tuple[Mapping[str, str], ...] = ()
-    """Labels of each node."""
+    node_labels: tuple[Mapping[str, str], ...] | None = ()
+    """Labels of each node; None where the operator may not look at nodes, or had no need to."""
 
 
 @dataclass(frozen=True)
@@ -167,4 +167,6 @@ class ObservedBuild:
     """What `diffusionctl retry` wrote; another text asks for another attempt."""
     managed: bool = True
     """Whether the operator made it; only such engines are ever deleted."""
+    prompts: tuple[str, ...] | None = None
+    """Prompts of the ConfigMap that the spec names; None where it or its key is missing."""
     cluster: Cluster = Cluster()

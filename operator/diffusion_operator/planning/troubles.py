@@ -12,14 +12,14 @@ LISTED = 5
 
 
 def explained(
-    trouble: Trouble, selector: Mapping[str, str], nodes: Sequence[Mapping[str, str]], *, pending: Reason, failing: Reason
+    trouble: Trouble, selector: Mapping[str, str], nodes: Sequence[Mapping[str, str]] | None, *, pending: Reason, failing: Reason
 ) -> tuple[Reason, str]:
     """Return a reason and a sentence.
 
     Args:
         trouble: What was seen.
         selector: The pod's node selector.
-        nodes: Labels of the cluster's nodes.
+        nodes: Labels of the cluster's nodes; None where they are not known.
         pending: Reason of a pod that waits for room.
         failing: Reason of a pod that runs and fails.
     """
@@ -44,9 +44,9 @@ def explained(
             return failing, f"a pod fails: {said}; see `kubectl logs`"
 
 
-def unmatched(selector: Mapping[str, str], nodes: Sequence[Mapping[str, str]]) -> str:
-    """Say which label of a node selector no node has; empty where a node has all, or where nothing is selected."""
-    if not selector or any(all(labels.get(key) == value for key, value in selector.items()) for labels in nodes):
+def unmatched(selector: Mapping[str, str], nodes: Sequence[Mapping[str, str]] | None) -> str:
+    """Say which label of a node selector no node has; empty where one has all, or nothing is selected, or nodes are unknown."""
+    if not selector or nodes is None or any(all(labels.get(key) == value for key, value in selector.items()) for labels in nodes):
         return ""
     for key, value in selector.items():
         found = sorted({labels[key] for labels in nodes if key in labels})

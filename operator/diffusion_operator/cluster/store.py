@@ -1,0 +1,152 @@
+"""The objects that the operator knows of, kept as compact JSON, each in its newest version.
+
+Three sources feed it: watching, listing, and the answers to the operator's own writes. They come in any order, twice, or never, so a
+version that is older than the one held is passed over, an object that was deleted does not come back, and a listing drops what is gone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from diffusion_operator.cluster.client import Listing
+from diffusion_operator.cluster.kinds import HELD, JOB, POD, Kind
+from diffusion_operator.manifests.base import Manifest, Ref
+from diffusion_operator.manifests.labels import DEPLOYMENT, ENGINE
+
+INDEXED = (DEPLOYMENT, ENGINE)
+"""Labels by which objects are found."""
+TOMBSTONES = 10_000
+"""Deleted objects that are remembered: more than can be deleted while one late event is on its way."""
+POD_SPEC = ("nodeName",)
+
+Listener = Callable[[Kind, Manifest, bool], None]
+"""Is told of every change: the kind, the newest version, and whether the object is gone."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    uid: str
+    version: int
+    labels: Mapping[str, str]
+    body: bytes
+
+
+class ObjectStore:
+    """See the module. Belongs to one event loop; every body that it returns is a new dict."""
+
+    def __init__(self) -> None:
+        self._objects: dict[Kind, dict[tuple[str, str], _Entry]] = {kind: {} for kind in HELD}
+        self._index: dict[tuple[Kind, str, str, str], set[str]] = defaultdict(set)
+        self._gone: OrderedDict[str, None] = OrderedDict()
+        self._listeners: list[Listener] = []
+
+    def subscribe(self, listener: Listener) -> None:
+        """Tell a listener of every change from now on."""
+        self._listeners.append(listener)
+
+    def get(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
+        """Return an object, or None where there is none."""
+        entry = self._objects[kind].get((namespace, name))
+        return _decoded(entry) if entry else None
+
+    def names(self, kind: Kind) -> list[tuple[str, str]]:
+        """Namespace and name of every object of a kind."""
+        return list(self._objects[kind])
+
+    def uid(self, kind: Kind, namespace: str, name: str) -> str | None:
+        """Uid of an object, or None where there is none; reads no body."""
+        entry = self._objects[kind].get((namespace, name))
+        return entry.uid if entry else None
+
+    def labelled(self, kind: Kind, namespace: str, label: str, value: str) -> list[Manifest]:
+        """Return the objects of a kind with a value of one of the labels `INDEXED`, by name."""
+        names = sorted(self._index.get((kind, namespace, label, value), ()))
+        return [_decoded(self._objects[kind][namespace, name]) for name in names]
+
+    def labelled_names(self, kind: Kind, namespace: str, label: str, value: str) -> frozenset[str]:
+        """Return the names of such objects."""
+        return frozenset(self._index.get((kind, namespace, label, value), ()))
+
+    def put(self, kind: Kind, body: Manifest) -> bool:
+        """Keep an object, and tell whether it was news."""
+        metadata = body["metadata"]
+        uid, version = metadata.get("uid", ""), _version(metadata)
+        key = (metadata.get("namespace", ""), metadata["name"])
+        held = self._objects[kind].get(key)
+        if uid in self._gone or (held is not None and 0 < version <= held.version):
+            return False
+        if held is not None:
+            self._unindex(kind, key, held)
+        labels = {name: metadata["labels"][name] for name in INDEXED if name in (metadata.get("labels") or {})}
+        pruned = _pruned(kind, body)
+        self._objects[kind][key] = _Entry(uid, version, labels, json.dumps(pruned, separators=(",", ":")).encode())
+        for label, value in labels.items():
+            self._index[kind, key[0], label, value].add(key[1])
+        self._tell(kind, pruned, gone=False)
+        return True
+
+    def forget(self, kind: Kind, namespace: str, name: str, uid: str) -> bool:
+        """Drop an object that was deleted, and tell whether it was held. Nothing late brings it back."""
+        self._gone[uid] = None
+        while len(self._gone) > TOMBSTONES:
+            self._gone.popitem(last=False)
+        entry = self._objects[kind].get((namespace, name))
+        if entry is None or entry.uid != uid:
+            return False
+        del self._objects[kind][namespace, name]
+        self._unindex(kind, (namespace, name), entry)
+        self._tell(kind, _decoded(entry), gone=True)
+        return True
+
+    def replace(self, kind: Kind, listing: Listing, namespace: str | None) -> int:
+        """Take a listing for the truth of its moment, of one namespace or of all, and count what it changed."""
+        seen = {(item["metadata"].get("namespace", ""), item["metadata"]["name"]) for item in listing.items}
+        moment = _version({"resourceVersion": listing.resource_version})
+        absent = [
+            (key, entry.uid)
+            for key, entry in self._objects[kind].items()
+            if key not in seen and entry.version <= moment and namespace in (None, key[0])
+        ]
+        dropped = sum(self.forget(kind, *key, uid) for key, uid in absent)
+        return dropped + sum(self.put(kind, item) for item in listing.items)
+
+    def _unindex(self, kind: Kind, key: tuple[str, str], entry: _Entry) -> None:
+        for label, value in entry.labels.items():
+            names = self._index[kind, key[0], label, value]
+            names.discard(key[1])
+            if not names:
+                del self._index[kind, key[0], label, value]
+
+    def _tell(self, kind: Kind, body: Manifest, *, gone: bool) -> None:
+        for listener in self._listeners:
+            listener(kind, body, gone)
+
+
+def _decoded(entry: _Entry) -> Manifest:
+    body: Manifest = json.loads(entry.body)
+    return body
+
+
+def _version(metadata: Mapping[str, str]) -> int:
+    """A resource version as a number. Source: KEP-5504, "comparable resource version": they are numbers that grow."""
+    text = metadata.get("resourceVersion", "")
+    return int(text) if text.isdecimal() else 0
+
+
+def _pruned(kind: Kind, body: Manifest) -> Manifest:
+    """Leave out what nothing reads: half of an object is `managedFields`, and most of a pod is its spec."""
+    metadata = {key: value for key, value in body["metadata"].items() if key != "managedFields"}
+    pruned = {**body, "apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata}
+    if kind is POD:
+        pruned["spec"] = {key: value for key, value in body.get("spec", {}).items() if key in POD_SPEC}
+    if kind is JOB:
+        pruned["spec"] = {key: value for key, value in body.get("spec", {}).items() if key != "template"}
+    return pruned
+
+
+def ref(kind: Kind, namespace: str, name: str) -> Ref:
+    """Name an object of a kind."""
+    return Ref(kind.api_version, kind.name, namespace, name)

@@ -1,0 +1,73 @@
+"""What is around a DiffusionEngine: its Job and what the builder said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from diffusion_operator.manifests.builder_exit import BUILDER
+from diffusion_operator.observing.objects import Body, condition, condition_holds, controller_uid, part, time_of, whole_number
+from diffusion_operator.observing.pods import ended, newest, trouble
+from diffusion_operator.planning.builder_output import build_progress, builder_end
+from diffusion_operator.planning.observed import JobEnd, JobPhase, ObservedJob, Trouble, TroubleKind
+
+
+def job_phase(job: Body | None, pods: Sequence[Body]) -> JobPhase:
+    """Where a Job is; `pods` are its own."""
+    if job is None:
+        return JobPhase.ABSENT
+    if condition_holds(job, "Complete"):
+        return JobPhase.SUCCEEDED
+    if condition_holds(job, "Failed"):
+        return JobPhase.FAILED
+    if part(job, "spec").get("suspend") is True:
+        return JobPhase.SUSPENDED
+    pod = newest(pods)
+    return JobPhase.RUNNING if pod is not None and part(pod, "status").get("phase") == "Running" else JobPhase.PENDING
+
+
+def pods_of(job: Body | None, pods: Sequence[Body]) -> list[Body]:
+    """Those pods that a Job controls."""
+    uid = part(job or {}, "metadata").get("uid")
+    return [pod for pod in pods if uid and controller_uid(pod) == uid]
+
+
+def observed_job(job: Body | None, pods: Sequence[Body], log: str = "") -> ObservedJob:
+    """See a builder's Job.
+
+    Args:
+        job: The Job; None where there is none.
+        pods: Its own pods.
+        log: Last lines of the newest pod's log, where they were read.
+    """
+    if job is None:
+        return ObservedJob()
+    phase, pod, status = job_phase(job, pods), newest(pods) or {}, part(job, "status")
+    end = ended(pod, BUILDER) or {}
+    # Where the builder could not write its termination message, the log has the same line.
+    said = builder_end(str(end.get("message") or "")) or builder_end(log)
+    failed = condition(job, "Failed") if phase is JobPhase.FAILED else None
+    exit_code = end.get("exitCode")
+    return ObservedJob(
+        phase=phase,
+        attempts=sum(whole_number(status.get(name)) for name in ("failed", "succeeded", "active")),
+        started_at=time_of(status.get("startTime")),
+        finished_at=time_of(status.get("completionTime") or (failed or {}).get("lastTransitionTime")),
+        end=_end(failed),
+        exit_code=exit_code if isinstance(exit_code, int) and not isinstance(exit_code, bool) else None,
+        trouble=None if phase is JobPhase.SUCCEEDED else _trouble(pod, said.message if said else ""),
+        progress=build_progress(log) if phase is JobPhase.RUNNING else None,
+        result=said.result if said and phase is JobPhase.SUCCEEDED else None,
+        message=said.message if said and not said.succeeded else "",
+        log_tail=log if phase is JobPhase.FAILED else "",
+    )
+
+
+def _trouble(pod: Body, said: str) -> Trouble | None:
+    """The newest pod's trouble; in the builder's own sentence where it had one."""
+    found = trouble(pod)
+    return Trouble(found.kind, said) if found and said and found.kind is TroubleKind.CRASHED else found
+
+
+def _end(failed: Body | None) -> JobEnd | None:
+    reason = (failed or {}).get("reason")
+    return next((end for end in JobEnd if end.value == reason), None)

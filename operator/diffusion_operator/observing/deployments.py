@@ -1,0 +1,90 @@
+"""What is around a DiffusionDeployment: its revisions, their pods, its engine."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from diffusion_api.conditions import ConditionStatus, ConditionType, Reason
+from diffusion_api.engine import DiffusionEngine
+from diffusion_operator.manifests.controller_revision import RevisionRecord, revision_record
+from diffusion_operator.manifests.labels import REVISION
+from diffusion_operator.observing.objects import Body, is_deleted, label, part
+from diffusion_operator.observing.pods import holds_accelerator, is_serving, ready_since, trouble
+from diffusion_operator.planning.observed import EngineState, ObservedEngine, RevisionPods
+
+PENDING_REASONS = frozenset({Reason.ENGINE_PENDING, Reason.NO_MATCHING_NODE, Reason.IMAGE_UNAVAILABLE, Reason.VOLUME_UNAVAILABLE})
+
+
+def revision_records(bodies: Iterable[Body]) -> tuple[RevisionRecord, ...]:
+    """Read ControllerRevisions; those that the operator did not write, or that somebody changed, are left alone."""
+    records = []
+    for body in bodies:
+        try:
+            records.append(revision_record(body))
+        except (KeyError, ValueError, TypeError):
+            continue
+    return tuple(records)
+
+
+def revision_pods(serving: Iterable[Body], pods: Iterable[Body]) -> dict[str, RevisionPods]:
+    """Sum up each revision that has a Deployment or pods.
+
+    Args:
+        serving: Kubernetes Deployments of one DiffusionDeployment; they are named after their revision.
+        pods: Its pods.
+    """
+    by_revision: dict[str, list[Body]] = defaultdict(list)
+    for pod in pods:
+        if label(pod, REVISION) and holds_accelerator(pod):
+            by_revision[label(pod, REVISION)].append(pod)
+    desired = {str(part(body, "metadata").get("name")): _desired(body) for body in serving}
+    return {name: _summed(desired.get(name, 0), by_revision.get(name, [])) for name in sorted({*desired, *by_revision})}
+
+
+def observed_engine(engine: DiffusionEngine) -> ObservedEngine:
+    """See an engine as a deployment does."""
+    status = engine.status
+    conditions = {each.type: each for each in status.conditions} if status else {}
+    ready, gate = conditions.get(ConditionType.READY), conditions.get(ConditionType.QUALITY_GATE_PASSED)
+    result = status.result if status else None
+    return ObservedEngine(
+        name=engine.metadata.name,
+        state=_state(engine),
+        message=ready.message if ready else "",
+        outside_budget=gate is not None and gate.reason is Reason.QUALITY_OUTSIDE_BUDGET,
+        result=result,
+    )
+
+
+def _state(engine: DiffusionEngine) -> EngineState:
+    status = engine.status
+    conditions = {each.type: each for each in status.conditions} if status else {}
+    ready, progressing = conditions.get(ConditionType.READY), conditions.get(ConditionType.PROGRESSING)
+    if status is None or ready is None or progressing is None:
+        return EngineState.PENDING
+    if ready.status is ConditionStatus.TRUE and status.result is not None:
+        return EngineState.READY
+    if progressing.status is not ConditionStatus.TRUE:
+        # Files that are gone are built again, which begins with the next look.
+        return EngineState.PENDING if ready.reason is Reason.ENGINE_FILES_MISSING else EngineState.FAILED
+    if ready.reason is Reason.ENGINE_QUEUED:
+        return EngineState.QUEUED
+    return EngineState.PENDING if ready.reason in PENDING_REASONS else EngineState.BUILDING
+
+
+def _desired(body: Body) -> int:
+    replicas = part(body, "spec").get("replicas", 1)
+    return 0 if is_deleted(body) or not isinstance(replicas, int) else replicas
+
+
+def _summed(desired: int, pods: list[Body]) -> RevisionPods:
+    troubles = [each for each in (trouble(pod) for pod in pods if not is_deleted(pod)) if each]
+    ready = [pod for pod in pods if is_serving(pod)]
+    return RevisionPods(
+        desired=desired,
+        existing=len(pods),
+        ready=len(ready),
+        last_ready_at=max((each for each in map(ready_since, ready) if each), default=None),
+        trouble=next(iter(troubles), None),
+    )
