@@ -53,11 +53,13 @@ check: install ## Lint, type-check, and check layers, generated files and docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m diffusion_api check
+	$(BIN)/python -m tools.chart check
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # --quiet would also silence what --strict counts
 
 .PHONY: generate
-generate: install ## Write the generated files anew: CRDs and their reference
+generate: install ## Write the generated files anew: CRDs and their reference, the chart's schema and README
 	$(BIN)/python -m diffusion_api generate
+	$(BIN)/python -m tools.chart generate
 
 .PHONY: lock
 lock: $(VENV)/.uv ## Pin all requirements anew
