@@ -46,6 +46,18 @@ test: install serve-env ## Run every test
 test-unit: install ## Run the tests that need neither torch nor a cluster
 	$(BIN)/python -m pytest tests/unit
 
+.PHONY: cluster-up
+cluster-up: install ## Start a Kubernetes cluster on this machine (root; the first time builds it, in a quarter of an hour)
+	$(BIN)/python -m tests.e2e.cluster up
+
+.PHONY: cluster-down
+cluster-down: ## Remove that cluster
+	$(BIN)/python -m tests.e2e.cluster down
+
+.PHONY: cluster-status
+cluster-status: ## Say whether that cluster runs, and where its kubeconfig is
+	$(BIN)/python -m tests.e2e.cluster status
+
 .PHONY: check
 check: install ## Lint, type-check, and check layers, generated files and docs
 	$(BIN)/ruff format --check .
@@ -54,6 +66,7 @@ check: install ## Lint, type-check, and check layers, generated files and docs
 	$(BIN)/lint-imports
 	$(BIN)/python -m diffusion_api check
 	$(BIN)/python -m tools.chart check
+	$(BIN)/python -m tools.chart lint
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # --quiet would also silence what --strict counts
 
 .PHONY: generate

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.e2e.cluster import layout
 from tests.e2e.cluster.processes import ClusterError
 from tests.e2e.cluster.programs import KUBE
 
@@ -37,6 +38,9 @@ class Kubectl:
     def run(self, *arguments: str | Path, input: str | None = None) -> subprocess.CompletedProcess[str]:
         """Return how kubectl ended, for a test that expects it to fail."""
         environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
+        if self.kubeconfig == layout.KUBECONFIG:
+            # What kubectl remembers of a server must not outlive it: the next cluster has the same address.
+            environment["KUBECACHEDIR"] = str(layout.RUN / "kubectl-cache")
         return subprocess.run([_binary(), *arguments], input=input, env=environment, capture_output=True, text=True, check=False)
 
     def json(self, *arguments: str | Path) -> Any:

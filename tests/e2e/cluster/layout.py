@@ -1,7 +1,7 @@
 """Names, addresses and paths of the one cluster that a machine can hold; no I/O.
 
-The node lives in a network namespace of its own. A pair of virtual interfaces joins it to this machine, which can then reach the API server,
-pods and Services by their addresses, and be reached by pods as `MACHINE_ADDRESS`; nothing beyond this machine is reachable from it.
+The node lives in a network namespace of its own. A pair of virtual interfaces joins it to this machine, which can then reach the
+API server, pods and Services by their addresses, and be reached by pods as `MACHINE_ADDRESS`. Beyond this machine, pods reach nothing.
 """
 
 from __future__ import annotations

@@ -14,8 +14,13 @@ from tests.e2e.cluster import layout
 from tests.e2e.cluster.network import inside
 
 CGROUPS = Path("/sys/fs/cgroup")
-# The shell enters the cgroup itself, so that no child is ever born outside of it.
-_ENTER = 'echo $$ > "$0"/cgroup.procs && exec "$@"'
+# The shell enters the cgroup itself, so that no child is ever born outside of it, and leaves its child to init: the cluster outlives us.
+_START = """
+cgroup=$1 log=$2; shift 2
+echo $$ > "$cgroup"/cgroup.procs || exit
+setsid "$@" < /dev/null >> "$log" 2>&1 &
+echo $!
+"""
 
 
 class ClusterError(Exception):
@@ -44,16 +49,9 @@ def create_cgroups() -> None:
 
 def start(name: str, *command: str | Path) -> None:
     """Start a daemon in the cluster's network, logging to `logs/<name>.log`."""
-    with (layout.LOGS / f"{name}.log").open("ab") as log:
-        process = subprocess.Popen(
-            ["sh", "-c", _ENTER, _daemons(), *inside(), *command],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            cwd=layout.RUN,
-        )
-    (layout.PIDS / name).write_text(str(process.pid))
+    shell = ["sh", "-c", _START, "start", _daemons(), layout.LOGS / f"{name}.log", *inside(), *command]
+    started = subprocess.run(shell, stdout=subprocess.PIPE, text=True, cwd=layout.RUN, check=True)
+    (layout.PIDS / name).write_text(started.stdout)
 
 
 def is_running(name: str) -> bool:
@@ -69,15 +67,6 @@ def daemon_names() -> list[str]:
     return sorted(path.name for path in layout.PIDS.iterdir()) if layout.PIDS.is_dir() else []
 
 
-def stop(name: str, seconds: float = 10) -> None:
-    """Ask a daemon to end, and wait for it; what is left, `kill_all` takes."""
-    if not is_running(name):
-        return
-    os.kill(int((layout.PIDS / name).read_text()), signal.SIGTERM)
-    with contextlib.suppress(ClusterError):
-        wait_until(f"the end of {name}", lambda: not is_running(name), seconds)
-
-
 def kill_all() -> None:
     """Kill every process of the cluster, its pods' included, and remove its cgroups."""
     wait_until("the end of the cluster's processes", _kill_once, 30)
@@ -91,14 +80,13 @@ def _kill_once() -> bool:
     for pid in members:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
     return not members
 
 
 def _groups() -> Iterator[Path]:
     """Yield every cgroup of ours, children first."""
-    for root in cgroup_roots():
+    # Beside version 1's controllers, runc makes groups in version 2's hierarchy too where that is mounted.
+    for root in {*cgroup_roots(), CGROUPS / "unified"}:
         for folder, _, _ in os.walk(root / layout.CGROUP, topdown=False):
             yield Path(folder)
 

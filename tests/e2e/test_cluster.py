@@ -1,0 +1,147 @@
+"""The cluster that the other tests stand on behaves like one."""
+
+from __future__ import annotations
+
+import urllib.request
+
+import pytest
+from kubernetes import client
+
+from tests.e2e.cluster import layout
+from tests.e2e.cluster.processes import wait_until
+from tests.e2e.cluster.runtime_spec import mounted_folders
+from tests.e2e.cluster.simulated_nodes import start_kwok, stop_kwok
+
+PAGE = "served by a pod"
+
+
+def container(script, **fields):
+    return {"name": "main", "image": layout.BUSYBOX_IMAGE, "command": ["sh", "-c", script], **fields}
+
+
+def pod(name, script, **spec):
+    template = {"terminationGracePeriodSeconds": 0, "restartPolicy": "Never", "containers": [container(script)], **spec}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}}, "spec": template}
+
+
+def output(kubectl, namespace, name):
+    kubectl.wait("jsonpath={.status.phase}=Succeeded", f"pod/{name}", namespace=namespace)
+    return kubectl("logs", name, "--namespace", namespace)
+
+
+@pytest.fixture
+def web(kubectl, own_cluster, namespace):
+    """A pod that serves a page, behind a Service."""
+    serve = f"mkdir /tmp/www; echo '{PAGE}' > /tmp/www/index.html; exec httpd -f -p 8000 -h /tmp/www"
+    served = container(serve, ports=[{"containerPort": 8000}], readinessProbe={"httpGet": {"path": "/", "port": 8000}, "periodSeconds": 1})
+    service = {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8000}]}
+    kubectl.apply(
+        pod("web", "", containers=[served]),
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": service},
+        namespace=namespace,
+    )
+    kubectl.wait("condition=Ready", "pod/web", namespace=namespace)
+    kubectl.wait(
+        "jsonpath={.endpoints[0].conditions.ready}=true", "endpointslice", "--selector=kubernetes.io/service-name=web", namespace=namespace
+    )
+    return kubectl.json("get", "service", "web", "--namespace", namespace)["spec"]["clusterIP"]
+
+
+def test_the_node_is_ready(api):
+    nodes = client.CoreV1Api(api).list_node().items
+    ready = [node.metadata.name for node in nodes if any(each.type == "Ready" and each.status == "True" for each in node.status.conditions)]
+    assert ready
+
+
+def test_a_pod_finds_the_api_server_by_its_short_name(kubectl, own_cluster, namespace):
+    kubectl.apply(pod("lookup", "ping -c1 -W1 kubernetes.default.svc || true"), namespace=namespace)
+    assert f"kubernetes.default.svc ({layout.API_SERVICE_ADDRESS})" in output(kubectl, namespace, "lookup")
+
+
+def test_a_pod_reaches_a_service_by_name(kubectl, namespace, web):
+    kubectl.apply(pod("caller", "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 web 80"), namespace=namespace)
+    assert PAGE in output(kubectl, namespace, "caller")
+
+
+def test_this_machine_reaches_services_and_pods_by_address(kubectl, namespace, web):
+    address = kubectl.json("get", "pod", "web", "--namespace", namespace)["status"]["podIP"]
+    for url in (f"http://{web}/", f"http://{address}:8000/"):
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            assert answer.read().decode().strip() == PAGE
+
+
+def test_commands_run_in_a_pod(kubectl, namespace, web):
+    assert kubectl("exec", "web", "--namespace", namespace, "--", "cat", "/tmp/www/index.html").strip() == PAGE
+
+
+def test_a_job_completes(kubectl, own_cluster, namespace):
+    template = {"restartPolicy": "Never", "containers": [container("echo done")]}
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "once"}, "spec": {"template": {"spec": template}}}
+    kubectl.apply(job, namespace=namespace)
+    kubectl.wait("condition=Complete", "job/once", namespace=namespace)
+    assert kubectl("logs", "job/once", "--namespace", namespace) == "done\n"
+
+
+def test_two_pods_of_any_user_share_a_volume_of_the_default_class(kubectl, own_cluster, namespace):
+    claim = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "10Gi"}}}
+    kubectl.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "store"}, "spec": claim}, namespace=namespace)
+    kubectl.wait("jsonpath={.status.phase}=Bound", "pvc/store", namespace=namespace)
+    for name, user, script in (("writer", 1000, "echo engine > /store/engine"), ("reader", 2000, "cat /store/engine; ls /store | wc -l")):
+        mounted = container(script, volumeMounts=[{"name": "store", "mountPath": "/store"}], securityContext={"runAsUser": user})
+        volumes = [{"name": "store", "persistentVolumeClaim": {"claimName": "store"}}]
+        kubectl.apply(pod(name, "", containers=[mounted], volumes=volumes), namespace=namespace)
+        printed = output(kubectl, namespace, name)
+    assert printed.split() == ["engine", "1"]
+
+
+def test_containers_see_the_environments_whatever_their_user_and_cannot_change_them(kubectl, own_cluster, namespace):
+    restricted = {
+        "runAsUser": 1000,
+        "runAsNonRoot": True,
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+    looks = "; ".join(f"ls {folder}/bin > /dev/null && echo read; touch {folder}/x 2>&1" for folder in mounted_folders())
+    kubectl.apply(pod("looking", "", containers=[container(f"{looks}; true", securityContext=restricted)]), namespace=namespace)
+    printed = output(kubectl, namespace, "looking")
+    assert printed.count("read\n") == printed.count("Read-only file system") == len(mounted_folders())
+
+
+def test_pod_security_refuses_a_privileged_pod_where_a_namespace_is_restricted(kubectl, namespace):
+    kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+    refused = kubectl.run("run", "root", "--image=any", "--privileged", "--namespace", namespace)
+    assert refused.returncode != 0
+    assert "violates PodSecurity" in refused.stderr
+
+
+def test_the_api_server_accepts_and_explains_our_resources(kubectl):
+    kubectl("apply", "--server-side", "--filename", layout.REPOSITORY / "crds")
+    kubectl.wait("condition=Established", "crd/diffusiondeployments.diffusionoperator.io", "crd/diffusionengines.diffusionoperator.io")
+    wait_until("discovery of the short name", lambda: kubectl.run("explain", "dd").returncode == 0, 30)
+    assert "model" in kubectl("explain", "dd.spec")
+
+
+@pytest.fixture
+def simulated(kubectl, own_cluster):
+    yield start_kwok(kubectl, nodes=2, gpus=8)
+    stop_kwok(kubectl)
+
+
+def test_gpus_of_simulated_nodes_run_out(kubectl, namespace, simulated):
+    limits = {"resources": {"limits": {"nvidia.com/gpu": "8"}}}
+    tolerations = [{"key": "nvidia.com/gpu", "operator": "Exists"}]
+    names = ["first", "second", "third"]
+    kubectl.apply(*(pod(name, "", containers=[container("", **limits)], tolerations=tolerations) for name in names), namespace=namespace)
+
+    def verdicts():
+        pods = kubectl.json("get", "pods", "--namespace", namespace)["items"]
+        judged = [
+            (each, condition) for each in pods for condition in each["status"].get("conditions", ()) if condition["type"] == "PodScheduled"
+        ]
+        return sorted((each["spec"].get("nodeName", ""), condition.get("reason")) for each, condition in judged)
+
+    wait_until("the scheduler's verdict on three pods", lambda: len(verdicts()) == 3, 30)
+    assert verdicts() == [("", "Unschedulable"), *((node, None) for node in simulated)]
