@@ -55,7 +55,7 @@ def source_of(uri: str, revision: str | None, *, base_folder: Path, credentials:
         case "https" | "http":
             from engine_builder.fetch.web import WebSource  # noqa: PLC0415
 
-            return WebSource(uri, credentials)
+            return WebSource(uri, credentials, revision)
         case "oci":
             from engine_builder.fetch.oci import OciSource  # noqa: PLC0415
 
@@ -66,9 +66,9 @@ def source_of(uri: str, revision: str | None, *, base_folder: Path, credentials:
 def resolve_revision(source: ModelSource, *, base_folder: Path | None = None, credentials: Mapping[str, str] | None = None) -> str:
     """Return the commit or digest that a source is at, downloading no weights.
 
-    `hf://` gives the commit, `oci://` the manifest's digest; a pinned one of these needs no network. `s3://` and `https://` give a
-    digest of names, sizes and checksums or ETags; `file://` and `pvc://` one of the bytes, which reads them, so that equal checkpoints
-    share an engine wherever they lie.
+    `hf://` gives the commit, `oci://` the manifest's digest; a pinned one of these, or a file of `https://` pinned by its SHA-256, needs
+    no network. `s3://` and `https://` give a digest of names, sizes and checksums, ETags or dates, or of the bytes where a server dates
+    nothing; `file://` and `pvc://` one of the bytes, which reads them, so that equal checkpoints share an engine wherever they lie.
 
     Args:
         source: The checkpoint, or a student's weights put in its place.

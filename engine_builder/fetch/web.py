@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -10,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from engine_builder.errors import InvalidJobError, InvalidModelError
+from engine_builder.fetch.archives import ARCHIVE_SUFFIXES
 from engine_builder.fetch.http import IDENTITY, check_status, network_errors, new_session, open_at
 from engine_builder.fetch.selection import MODEL_INDEX, components_of, parse_model_index
 from engine_builder.fetch.source import OnBytes, RemoteFile, first_of
@@ -42,6 +45,9 @@ COMPONENT_FILES = (
 )
 """What diffusers and transformers may look for in a component's folder. A server without a list of files is asked for each."""
 PARALLEL_REQUESTS = 8
+HASHED_BYTES = 2**24
+"""Up to this size a file that its server dates by nothing is read to be told from its next version; it is 16 MiB."""
+PIN_PREFIX = "sha256:"
 
 
 class WebSource:
@@ -51,16 +57,18 @@ class WebSource:
     `engine_builder.store.checksums`, which also gives SHA-256), else from asking for every name that diffusers would.
     """
 
-    def __init__(self, uri: str, credentials: Mapping[str, str]) -> None:
+    def __init__(self, uri: str, credentials: Mapping[str, str], revision: str | None = None) -> None:
         self._uri = uri.rstrip("/")
+        self._pin = _pinned_sha256(uri, revision)
         self._session = new_session()
         if token := first_of(credentials, "token"):
             self._session.headers["Authorization"] = f"Bearer {token}"
         elif user := first_of(credentials, "username"):
             self._session.auth = (user, first_of(credentials, "password") or "")
 
-    def revision(self) -> None:
-        """Return nothing: the digest of names, sizes and checksums or ETags is the revision."""
+    def revision(self) -> str | None:
+        """Return a pinned SHA-256; else nothing: the digest of names, sizes and checksums, ETags or dates is the revision."""
+        return f"{PIN_PREFIX}{self._pin}" if self._pin else None
 
     def files(self) -> tuple[RemoteFile, ...]:
         """List the files."""
@@ -69,7 +77,7 @@ class WebSource:
             found = self._head("")
             if found is None:
                 raise InvalidJobError(f"{self._uri} does not exist (404); check model.uri")
-            return (replace(found, path=path.rpartition("/")[2]),)
+            return (replace(found, path=path.rpartition("/")[2], sha256=self._pin),)
         if self._head(CHECKSUMS) is not None:
             return self._listed(self.read(CHECKSUMS))
         if self._head(MODEL_INDEX) is None:
@@ -80,8 +88,13 @@ class WebSource:
         return self._asked(components_of(parse_model_index(self.read(MODEL_INDEX))))
 
     def detailed(self, files: Sequence[RemoteFile]) -> tuple[RemoteFile, ...]:
-        """Return the files: the listing says all."""
-        return tuple(files)
+        """Return the files; those that the server gives neither an ETag nor a date for with their SHA-256, for which they are read.
+
+        Raises:
+            InvalidJobError: Such a file is too large to be read each time that its revision is asked for.
+        """
+        with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
+            return tuple(pool.map(self._dated, files))
 
     def read(self, path: str) -> bytes:
         """Return a small file."""
@@ -89,7 +102,7 @@ class WebSource:
 
     def fetch(self, file: RemoteFile, part: Path, on_bytes: OnBytes) -> None:
         """Download with a range request where something is there."""
-        url = self._url("" if urlsplit(self._uri).path.endswith(f"/{file.path}") else file.path)
+        url = self._url_of(file)
         append_chunks(
             part,
             lambda offset: open_at(lambda headers: self._session.get(url, headers=headers, stream=True), url, offset, file.tag),
@@ -146,8 +159,61 @@ class WebSource:
         tag = response.headers.get("ETag") or response.headers.get("Last-Modified", "")
         return RemoteFile(path, int(length) if length is not None else None, tag=tag)
 
+    def _dated(self, file: RemoteFile) -> RemoteFile:
+        if file.sha256 or file.tag:
+            return file
+        digest = None if (file.size or 0) > HASHED_BYTES else retried(lambda: self._digest(self._url_of(file)))
+        if digest is None:
+            raise InvalidJobError(_undated(self._url_of(file)))
+        return replace(file, sha256=digest)
+
+    def _digest(self, url: str) -> str | None:
+        """Return a file's SHA-256, or None where it is larger than `HASHED_BYTES`."""
+        digest, size = hashlib.sha256(), 0
+        _, chunks = open_at(lambda headers: self._session.get(url, headers=headers, stream=True), url, 0)
+        for chunk in chunks:
+            digest.update(chunk)
+            size += len(chunk)
+            if size > HASHED_BYTES:
+                return None
+        return digest.hexdigest()
+
+    def _url_of(self, file: RemoteFile) -> str:
+        return self._url("" if urlsplit(self._uri).path.endswith(f"/{file.path}") else file.path)
+
     def _url(self, path: str) -> str:
         if not path:
             return self._uri
         scheme, place, folder, query, _ = urlsplit(self._uri)
         return urlunsplit((scheme, place, f"{folder}/{quote(path)}", query, ""))
+
+
+def _pinned_sha256(uri: str, revision: str | None) -> str | None:
+    """Return the SHA-256 that a job pins one file to.
+
+    Raises:
+        InvalidJobError: What follows `sha256:` is no digest, or the URI is no archive, which alone is a checkpoint in one file.
+    """
+    if revision is None or not revision.startswith(PIN_PREFIX):
+        return None
+    digest = revision.removeprefix(PIN_PREFIX).lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise InvalidJobError(f"model.revision {revision} is no SHA-256; give {PIN_PREFIX} and the 64 hex digits that sha256sum prints")
+    if not urlsplit(uri).path.endswith(ARCHIVE_SUFFIXES):
+        raise InvalidJobError(
+            f"model.revision {PIN_PREFIX}… pins one file ({', '.join(ARCHIVE_SUFFIXES)}), and {uri} is a folder; leave it out, "
+            f"and put a {CHECKSUMS} with each file's SHA-256 into the folder"
+        )
+    return digest
+
+
+def _undated(url: str) -> str:
+    cure = (
+        f"set model.revision to {PIN_PREFIX} and what sha256sum prints for the file"
+        if urlsplit(url).path.endswith(ARCHIVE_SUFFIXES)
+        else f"list it with its SHA-256 in a {CHECKSUMS} in the folder that the URI names"
+    )
+    return (
+        f"the server gives neither ETag nor Last-Modified for {url}, so a changed file would be taken for the old one; "
+        f"{cure}, or have the server send an ETag"
+    )

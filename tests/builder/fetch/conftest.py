@@ -40,6 +40,7 @@ class FileServer(ThreadingHTTPServer):
         self.challenge: str | None = "Basic"
         """What a 401 asks for."""
         self.ranges = True
+        self.etags = True
         self.log: list[tuple[str, str, str | None]] = []
         """Method, path and Range header of each request."""
 
@@ -137,7 +138,8 @@ class Handler(BaseHTTPRequestHandler):
     def send_file(self, path: str, data: bytes, *, with_body: bool) -> None:
         begin = self.range_begin(data)
         self.send_response(206 if begin else 200)
-        headers = {"ETag": etag(data), "Accept-Ranges": "bytes", **self.server.headers_of.get(path, {})}
+        tags = {"ETag": etag(data)} if self.server.etags else {}
+        headers = {**tags, "Accept-Ranges": "bytes", **self.server.headers_of.get(path, {})}
         if begin:
             headers["Content-Range"] = f"bytes {begin}-{len(data) - 1}/{len(data)}"
         for name, value in {**headers, "Content-Length": str(len(data) - begin)}.items():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import shutil
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from diffusion_api.model_spec import ModelSource
 from engine_builder.errors import InvalidJobError, InvalidModelError, TransientError
-from engine_builder.fetch import check_tensor_files, fetch_checkpoint, fetch_files, resolve_revision, transfer
+from engine_builder.fetch import check_tensor_files, fetch_checkpoint, fetch_files, resolve_revision, transfer, web
 from engine_builder.store import Store
 from engine_builder.store.checksums import measure, write_checksums
 
@@ -50,6 +51,63 @@ def test_a_changed_file_is_another_revision(server: Any, checkpoint: Path) -> No
     before = resolve_revision(source)
     server.files["/model/vae/config.json"] += b" "
     assert resolve_revision(source) != before
+
+
+def test_a_changed_file_is_another_revision_where_the_server_sends_no_etags(server: Any, checkpoint: Path, tmp_path: Path) -> None:
+    """`python -m http.server` behind a proxy that strips dates, for one; same size, other bytes."""
+    server.etags = False
+    source = ModelSource(uri=server.web_folder(checkpoint))
+    before = resolve_revision(source)
+    assert fetch_checkpoint(source, tmp_path / "here").revision == before == resolve_revision(source)
+    weights = bytearray(server.files[f"/model/{WEIGHTS}"])
+    weights[-1] ^= 1
+    server.files[f"/model/{WEIGHTS}"] = bytes(weights)
+    assert resolve_revision(source) != before
+
+
+def test_a_date_is_enough_to_tell_versions_apart(server: Any, checkpoint: Path) -> None:
+    server.etags = False
+    source = ModelSource(uri=server.web_folder(checkpoint))
+    dates = ("Mon, 01 Dec 2025 00:00:00 GMT", "Tue, 02 Dec 2025 00:00:00 GMT")
+    revisions = []
+    for date in dates:
+        server.headers_of = {path: {"Last-Modified": date} for path in server.files}
+        revisions.append(resolve_revision(source))
+    assert len(set(revisions)) == 2
+    assert not server.gets(f"/model/{WEIGHTS}")
+
+
+def test_a_large_file_that_could_change_unseen_is_refused_with_the_cure(
+    server: Any, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.etags = False
+    monkeypatch.setattr(web, "HASHED_BYTES", 2**20)
+    with pytest.raises(InvalidJobError, match=r"neither ETag nor Last-Modified .* list it with its SHA-256 in a checksums\.json"):
+        resolve_revision(ModelSource(uri=server.web_folder(checkpoint)))
+    write_checksums(checkpoint, measure(checkpoint))
+    assert resolve_revision(ModelSource(uri=server.web_folder(checkpoint)))
+
+
+def test_an_archive_may_be_pinned_by_its_sha256(server: Any, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.etags = False
+    monkeypatch.setattr(web, "HASHED_BYTES", 2**20)
+    server.files["/model.tar.gz"] = data = packed(checkpoint)
+    uri = f"{server.url}/model.tar.gz"
+    with pytest.raises(InvalidJobError, match=r"set model\.revision to sha256: and what sha256sum prints"):
+        resolve_revision(ModelSource(uri=uri))
+    pinned = ModelSource(uri=uri, revision=f"sha256:{hashlib.sha256(data).hexdigest()}")
+    assert fetch_checkpoint(pinned, tmp_path / "here").revision == resolve_revision(pinned) == pinned.revision
+    server.files["/model.tar.gz"] = packed(checkpoint, **{"more.json": b"{}"})
+    with pytest.raises(InvalidModelError, match="SHA-256"):
+        fetch_checkpoint(pinned, tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("path", "digest", "said"), [("model.tar", "12ab", "64 hex digits that sha256sum"), ("model", "0" * 64, "pins one file")]
+)
+def test_a_sha256_that_pins_nothing_is_refused(server: Any, path: str, digest: str, said: str) -> None:
+    with pytest.raises(InvalidJobError, match=said):
+        resolve_revision(ModelSource(uri=f"{server.url}/{path}", revision=f"sha256:{digest}"))
 
 
 def test_a_download_that_is_cut_off_goes_on_where_it_stopped(server: Any, checkpoint: Path, tmp_path: Path) -> None:
