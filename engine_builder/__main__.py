@@ -92,7 +92,7 @@ def _build(options: argparse.Namespace) -> ResultLine:
 def _built_engine(options: argparse.Namespace, store: Store) -> BuiltEngine:
     job = read_job(options.job)
     folder = os.environ.get(CREDENTIALS_VARIABLE)
-    settings = BuildSettings(options.job.parent.resolve(), read_credentials(Path(folder) if folder else None))
+    settings = BuildSettings(options.job.parent.resolve(), read_credentials(Path(folder) if folder else None), hash_reused=True)
     if sys.stderr.isatty():
         with RichProgress(Console(stderr=True, highlight=False)).live() as bars:
             return build_engine(job, store, settings, progress=bars)

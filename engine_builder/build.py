@@ -82,6 +82,8 @@ class BuildSettings:
     """What relative `file://` paths start from."""
     credentials: Mapping[str, str] = field(default_factory=dict)
     """Keys and values of the secret that the job names, for example `token`."""
+    hash_reused: bool = False
+    """Hash every file of an engine that is in the store, instead of comparing sizes: a pod that found it damaged asks for it anew."""
 
 
 def plan_engine(job: BuildJob, store: Store, settings: BuildSettings | None = None) -> EnginePlan:
@@ -114,7 +116,7 @@ def plan_engine(job: BuildJob, store: Store, settings: BuildSettings | None = No
         builder_flags={**compiler.settings(), **{f"{name}Revision": found for name, found in metrics.items()}},
     )
     name = f"{compiler.name} {compiler.version()}"
-    return EnginePlan(job, key, revision, student, name, store.find(ENGINE_STAGE, key), recipes, metrics)
+    return EnginePlan(job, key, revision, student, name, store.find(ENGINE_STAGE, key, full=settings.hash_reused), recipes, metrics)
 
 
 def metric_uris(job: BuildJob) -> dict[str, str]:

@@ -1,25 +1,14 @@
-"""`checksums.json` of an artifact: what was written, so that a disk's or a person's change to it is found."""
+"""Writes and compares the `checksums.json` of artifacts; its format and what readers need are in `engine_runtime.checksums`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from engine_builder.store.digests import digest_of_file, files_below
+from engine_runtime.checksums import CHECKSUMS, FileSum, damage, digest_of_file, files_below, read_checksums
 
-CHECKSUMS = "checksums.json"
-"""File in every artifact: `{"formatVersion": 1, "files": {"a/b.bin": {"size": 3, "sha256": "…"}}}`."""
-
-
-class FileSum(NamedTuple):
-    """What a file must be."""
-
-    size: int
-    """Bytes."""
-    sha256: str
-    """SHA-256, in hex."""
+__all__ = ["CHECKSUMS", "FileSum", "differences", "measure", "read_checksums", "write_checksums"]
 
 
 def measure(folder: Path, known: Mapping[str, FileSum] | None = None) -> dict[str, FileSum]:
@@ -43,21 +32,8 @@ def write_checksums(folder: Path, sums: Mapping[str, FileSum]) -> None:
     (folder / CHECKSUMS).write_text(json.dumps({"formatVersion": 1, "files": files}, indent=1) + "\n")
 
 
-def read_checksums(folder: Path) -> dict[str, FileSum]:
-    """Read `checksums.json`.
-
-    Raises:
-        ValueError: It is not there, or not in this format.
-    """
-    try:
-        files: dict[str, Any] = json.loads((folder / CHECKSUMS).read_text())["files"]
-        return {path: FileSum(int(entry["size"]), str(entry["sha256"])) for path, entry in files.items()}
-    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{CHECKSUMS} cannot be read: {error}") from error
-
-
 def differences(folder: Path, *, full: bool = False) -> tuple[str, ...]:
-    """Compare an artifact with its `checksums.json`.
+    """Compare an artifact with its `checksums.json`, files that were added included.
 
     Args:
         folder: The artifact.
@@ -66,22 +42,10 @@ def differences(folder: Path, *, full: bool = False) -> tuple[str, ...]:
     Returns:
         One sentence a difference; empty where the artifact is sound.
     """
+    problems = damage(folder, hashed_bytes=None if full else 0)
     try:
         expected = read_checksums(folder)
-    except ValueError as error:
-        return (str(error),)
-    problems = [problem for path, entry in expected.items() if (problem := _difference(folder / path, path, entry, full=full))]
+    except ValueError:
+        return problems
     present = {path.relative_to(folder).as_posix() for path in files_below(folder)} - {CHECKSUMS}
-    problems += [f"{path} was added" for path in sorted(present - expected.keys())]
-    return tuple(problems)
-
-
-def _difference(path: Path, name: str, expected: FileSum, *, full: bool) -> str | None:
-    if not path.is_file():
-        return f"{name} is missing"
-    size = path.stat().st_size
-    if size != expected.size:
-        return f"{name} has {size} bytes instead of {expected.size}"
-    if full and digest_of_file(path) != expected.sha256:
-        return f"{name} has changed: its SHA-256 is not {expected.sha256}"
-    return None
+    return (*problems, *(f"{path} was added" for path in sorted(present - expected.keys())))

@@ -8,6 +8,10 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from engine_runtime.checksums import digest_of_file, files_below
+
+__all__ = ["digest_of", "digest_of_file", "digest_of_tree", "files_below"]
+
 
 def digest_of(*parts: object) -> str:
     """Return the SHA-256, in hex, of the canonical JSON of `parts`.
@@ -23,20 +27,9 @@ def digest_of(*parts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def digest_of_file(path: Path) -> str:
-    """Return the SHA-256, in hex, of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def digest_of_tree(folder: Path) -> str:
     """Return one SHA-256, in hex, of the relative paths and bytes of all files below `folder`; times and modes do not count."""
     return digest_of([[path.relative_to(folder).as_posix(), digest_of_file(path)] for path in files_below(folder)])
-
-
-def files_below(folder: Path) -> list[Path]:
-    """Return all files below `folder`, links to files included, in order of their relative paths."""
-    return sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.relative_to(folder).as_posix())
 
 
 def _wire_form(value: object) -> object:

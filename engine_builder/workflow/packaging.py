@@ -25,10 +25,9 @@ from engine_builder.workflow.reference_stage import References
 from engine_builder.workflow.search import Choice, Scored, report_of
 from engine_builder.workflow.simulation import tokenizer_file
 from engine_builder.workflow.verification import Verified, load_pictures
-from engine_runtime.triton.repository import write_model_repository
+from engine_runtime.triton.repository import REPOSITORY_FOLDER, write_model_repository
 
 PERMISSIVE_LICENCES = ("apache", "mit", "bsd", "isc")
-REPOSITORY_FOLDER = "model_repository"
 VERSIONED = (
     "diffusion-operator",
     "torch",

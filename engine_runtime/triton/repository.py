@@ -20,6 +20,8 @@ from engine_runtime.errors import EngineFilesError
 from engine_runtime.repository import load_manifest, write_engine_files
 from engine_runtime.triton.config import PIPELINE, piece_config, pipeline_config
 
+REPOSITORY_FOLDER = "model_repository"
+"""Folder of an engine that holds its repository."""
 CONFIG_FILE = "config.pbtxt"
 VERSION = "1"
 PIECE_FILE = "piece.json"
