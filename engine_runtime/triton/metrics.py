@@ -10,6 +10,7 @@ import threading
 import triton_python_backend_utils as pb_utils
 
 from engine_runtime.requests import GenerationResult
+from engine_runtime.triton.admission import Admission
 
 REQUEST_OUTCOMES = ("ok", "invalid", "cancelled", "refused", "failed")
 STAGES = ("queued", "encode", "denoise", "decode")
@@ -54,10 +55,10 @@ class PipelineMetrics:
             for metric, total in ((self._prompts["hit"], hits), (self._prompts["miss"], misses)):
                 metric.increment(max(0.0, total - metric.value()))
 
-    def pending(self, requests: int) -> None:
-        """Set the number of requests that wait or run."""
-        with self._lock:
-            self._pending.set(requests)
+    def pending(self, admission: Admission) -> None:
+        """Bring the gauge of requests that wait or run up to date."""
+        with self._lock:  # The number is read inside too: else a thread that read it early could set it last.
+            self._pending.set(admission.pending)
 
     def _counters(self, name: str, description: str, label: str, values: tuple[str, ...]) -> dict[str, pb_utils.Metric]:
         family = pb_utils.MetricFamily(name=name, description=description, kind=pb_utils.MetricFamily.COUNTER)

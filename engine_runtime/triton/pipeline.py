@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +53,7 @@ class TritonPythonModel:
                 self._metrics.finished("refused")
                 answers.fail(str(error), pb_utils.TritonError.UNAVAILABLE)
                 continue
-            self._metrics.pending(self._admission.pending)
+            self._metrics.pending(self._admission)
             self._pool.submit(self._serve, _fields(request), answers, time.monotonic())
 
     def finalize(self) -> None:
@@ -59,30 +61,31 @@ class TritonPythonModel:
         self._pool.shutdown(cancel_futures=True)
 
     def _serve(self, fields: Fields, answers: _Answers, queued_at: float) -> None:
+        end = self._generate(fields, answers, queued_at)
+        # First let it out, then answer: whoever has an answer and asks again must not meet their last request in the queue.
+        self._admission.leave(end.seconds)
+        self._metrics.finished(end.outcome)
+        self._metrics.pending(self._admission)
+        self._metrics.prompt_cache(self._engine.prompt_cache.hits, self._engine.prompt_cache.misses)
+        end.answer()
+
+    def _generate(self, fields: Fields, answers: _Answers, queued_at: float) -> _End:
         started = time.monotonic()
-        ran: float | None = None
         try:
             answers.check_cancelled()
             request = parse_request(fields, self._engine.manifest)
             (result,) = self._engine.generate([request.generation], self._on_step(request, answers))
             ran = time.monotonic() - started
-            self._metrics.generated(result, started - queued_at)
-            answers.send(result_answer(request, result, queued_seconds=started - queued_at), final=True)
-            self._metrics.finished("ok")
+            answer = result_answer(request, result, queued_seconds=started - queued_at)
         except InvalidRequestError as error:
-            self._metrics.finished("invalid")
-            answers.fail(str(error), pb_utils.TritonError.INVALID_ARG)
+            return _End("invalid", partial(answers.fail, str(error), pb_utils.TritonError.INVALID_ARG))
         except GenerationCancelledError as error:
-            self._metrics.finished("cancelled")
-            answers.fail(str(error), pb_utils.TritonError.CANCELLED)
+            return _End("cancelled", partial(answers.fail, str(error), pb_utils.TritonError.CANCELLED))
         except Exception as error:  # Every request gets an answer; the message is all that its sender will see.
-            self._metrics.finished("failed")
             pb_utils.Logger.log_error(f"generation failed: {type(error).__name__}: {error}")
-            answers.fail(f"generation failed: {error}", pb_utils.TritonError.INTERNAL)
-        finally:
-            self._admission.leave(ran)
-            self._metrics.pending(self._admission.pending)
-            self._metrics.prompt_cache(self._engine.prompt_cache.hits, self._engine.prompt_cache.misses)
+            return _End("failed", partial(answers.fail, f"generation failed: {error}", pb_utils.TritonError.INTERNAL))
+        self._metrics.generated(result, started - queued_at)
+        return _End("ok", partial(answers.finish, answer), ran)
 
     def _on_step(self, request: PipelineRequest, answers: _Answers) -> OnStep:
         def on_step(event: StepEvent) -> None:
@@ -95,6 +98,18 @@ class TritonPythonModel:
                 answers.send(preview_answer(request, small, event.step + 1, event.steps))
 
         return on_step
+
+
+@dataclass(frozen=True)
+class _End:
+    """How a request ended."""
+
+    outcome: str
+    """One of `REQUEST_OUTCOMES`."""
+    answer: Callable[[], None]
+    """Sends the last answer."""
+    seconds: float | None = None
+    """How long it ran; None where it came to nothing."""
 
 
 class _Answers:
@@ -111,6 +126,13 @@ class _Answers:
         values = {"image": answer.image, "content_type": answer.content_type.encode(), "metadata": answer.metadata.encode()}
         tensors = [pb_utils.Tensor(name, np.array([value], dtype=np.object_)) for name, value in values.items()]
         self._sender.send(pb_utils.InferenceResponse(tensors), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if final else 0)
+
+    def finish(self, answer: PipelineAnswer) -> None:
+        try:
+            self.send(answer, final=True)
+        except pb_utils.TritonModelException as error:  # For example a shared memory that has no room for the picture.
+            pb_utils.Logger.log_error(f"an answer could not be sent: {error}")
+            self.fail(f"the picture could not be sent: {error}", pb_utils.TritonError.INTERNAL)
 
     def fail(self, message: str, code: int) -> None:
         response = pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))

@@ -178,7 +178,8 @@ class LocalTriton:
             if process.poll() is not None:
                 raise TritonStartError(f"tritonserver ended with exit code {process.returncode}:\n{meaningful_log(log_file)}")
             with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
-                urllib.request.urlopen(f"{self.http_url}/v2/health/ready", timeout=1).close()  # noqa: S310  # Our own http address.
+                for url in (f"{self.http_url}/v2/health/ready", self.metrics_url):  # Triton opens the metrics' port last.
+                    urllib.request.urlopen(url, timeout=1).close()  # noqa: S310  # Our own http address.
                 return
             time.sleep(0.05)
         raise TritonStartError(f"tritonserver was not ready after {self._ready_seconds:.0f} s:\n{meaningful_log(log_file)}")

@@ -17,11 +17,19 @@ def picture(answer: GeneratedImage) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(answer.data)))
 
 
-def metric(triton: LocalTriton, name: str, **labels: str) -> float:
+def metrics_page(triton: LocalTriton) -> str:
     with urllib.request.urlopen(triton.metrics_url) as response:
-        text = response.read().decode()
+        return response.read().decode()
+
+
+def metric(triton: LocalTriton, name: str, **labels: str) -> float:
+    return metric_of(metrics_page(triton), name, **labels)
+
+
+def metric_of(page: str, name: str, **labels: str) -> float:
+    """The sum of all metrics of that name with these labels; 0 where there is none."""
     total = 0.0
-    for line in text.splitlines():
+    for line in page.splitlines():
         if line.startswith((f"{name}{{", f"{name} ")) and all(f'{key}="{value}"' in line for key, value in labels.items()):
             total += float(line.rsplit(" ", 1)[1])
     return total

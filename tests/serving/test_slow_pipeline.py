@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from engine_runtime.client import ServerError, generate
-from tests.serving.observing import metric
+from tests.serving.observing import metric, metric_of, metrics_page
 
 pytestmark = pytest.mark.serving
 
@@ -46,3 +46,17 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(slow_triton):
     refused = [text for text in outcomes if text != "result"]
     assert 1 <= len(refused) <= 12
     assert all(re.search(r"1 requests wait already; try again in \d+ s", text) for text in refused)
+
+
+def test_waiting_requests_are_counted_by_our_gauge_and_not_by_tritons_own(slow_triton):
+    """Triton hands a decoupled model its requests at once and counts them no more: whoever scales by its count sees an idle server."""
+    pages = []
+    with ThreadPoolExecutor(6) as pool:  # Three run and one waits; others are refused, and more come until all are done.
+        answers = [pool.submit(outcome, slow_triton.grpc_url, seed) for seed in range(24)]
+        while not all(answer.done() for answer in answers):
+            pages.append(metrics_page(slow_triton))
+    full = [page for page in pages if metric_of(page, "diffusion_pending_requests") == 4]
+    assert full, [metric_of(page, "diffusion_pending_requests") for page in pages]
+    own_count = 'nv_inference_pending_request_count{model="pipeline",version="1"}'
+    assert any(f"{own_count} 0\n" in page for page in full)  # Not each: Triton counts a request for the moment in which it hands it over.
+    assert metric(slow_triton, "diffusion_pending_requests") == 0
