@@ -35,7 +35,7 @@ def error_of(status: int, message: str) -> ClusterError:
     match status:
         case 404:
             return MissingError(message)
-        case 409:
+        case 409 | 410:  # 410: a list took so long that its next page is gone.
             return OutdatedError(message)
         case 429:
             return UnavailableError(message)

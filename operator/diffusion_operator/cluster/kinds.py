@@ -49,6 +49,7 @@ POD: Final = Kind("v1", "Pod", "pods", OURS)
 JOB: Final = Kind("batch/v1", "Job", "jobs", OURS)
 SERVING: Final = Kind("apps/v1", "Deployment", "deployments", OURS)
 REVISION: Final = Kind("apps/v1", "ControllerRevision", "controllerrevisions", OURS)
+AUTOSCALER: Final = Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", OURS)
 SCALED_OBJECT: Final = Kind("keda.sh/v1alpha1", "ScaledObject", "scaledobjects", OURS, watched=False, optional=True)
 POD_MONITOR: Final = Kind("monitoring.coreos.com/v1", "PodMonitor", "podmonitors", OURS, watched=False, optional=True)
 CLAIM_TEMPLATE: Final = Kind("resource.k8s.io/v1", "ResourceClaimTemplate", "resourceclaimtemplates", OURS, watched=False, optional=True)
@@ -62,7 +63,7 @@ HELD: Final = (
     Kind("v1", "Service", "services", OURS),
     Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", OURS),
     Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies", OURS),
-    Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", OURS),
+    AUTOSCALER,
     SCALED_OBJECT,
     POD_MONITOR,
     CLAIM_TEMPLATE,

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from diffusion_api.base import StatusModel
 
 Body = Mapping[str, Any]
+Model = TypeVar("Model", bound=StatusModel)
 
 
 def part(body: Body, *path: str) -> Body:
@@ -68,3 +74,11 @@ def annotation(body: Body, name: str) -> str:
 def whole_number(value: object) -> int:
     """A count; 0 where there is none."""
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def read_status(body: Body, model: type[Model]) -> Model | None:
+    """Read a status; None where there is none, or one that cannot be read."""
+    try:
+        return model.model_validate_json(json.dumps(body["status"]), strict=True, by_alias=True, by_name=False)
+    except (KeyError, TypeError, ValidationError):
+        return None

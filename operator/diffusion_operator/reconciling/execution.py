@@ -1,0 +1,82 @@
+"""Carries out a plan: applies what differs, deletes, writes the status if it changed, tells events. In this order, so that whatever
+fails, and wherever the operator dies, the next look finds a state from which the same plan leads on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from diffusion_api.base import API_VERSION
+from diffusion_api.deployment import DiffusionDeploymentStatus
+from diffusion_api.engine import DiffusionEngineStatus
+from diffusion_operator.cluster.client import ClusterClient
+from diffusion_operator.cluster.errors import OutdatedError
+from diffusion_operator.cluster.kinds import HELD, kind_of
+from diffusion_operator.cluster.store import ObjectStore
+from diffusion_operator.manifests.base import Manifest, Ref, ref_of
+from diffusion_operator.observing.objects import controller_uid, is_deleted
+from diffusion_operator.planning.plan import Event
+from diffusion_operator.reconciling.comparison import is_applied, stamped
+from diffusion_operator.reconciling.event_recorder import EventRecorder
+
+Status = DiffusionDeploymentStatus | DiffusionEngineStatus
+logger = logging.getLogger(__name__)
+
+
+class Executor:
+    """See the module. Answers of the API server go into the store at once, so that the next plan sees what this one did."""
+
+    def __init__(self, client: ClusterClient, store: ObjectStore, recorder: EventRecorder) -> None:
+        self._client, self._store, self._recorder = client, store, recorder
+
+    async def apply(self, manifest: Manifest) -> bool:
+        """Apply a child if it differs, and tell whether it did.
+
+        Raises:
+            OutdatedError: A namesake of the owner, deleted but not yet gone, still has it.
+            ClusterError: The request failed.
+        """
+        ref, wanted = ref_of(manifest), stamped(manifest)
+        kind = kind_of(ref)
+        live = self._store.get(kind, ref.namespace, ref.name) if kind in HELD else None
+        if live is not None:
+            if is_applied(wanted, live):
+                return False
+            owner, holder = controller_uid(wanted), controller_uid(live)
+            if owner and holder and owner != holder:
+                raise OutdatedError(f"{ref.kind} {ref.name} belongs to another owner still (uid {holder})")
+        # What is not ours yet is not taken by force: it may be somebody's object of the same name.
+        answer = await self._client.apply(wanted, force=live is not None)
+        logger.info("%s %s %s", "changed" if live else "made", ref.kind, ref.name)
+        if kind in HELD:
+            self._store.put(kind, answer)
+        return True
+
+    async def delete(self, ref: Ref) -> bool:
+        """Delete a child that is held and not on its way out, and tell whether there was one."""
+        kind = kind_of(ref)
+        live = self._store.get(kind, ref.namespace, ref.name)
+        if live is None or is_deleted(live):
+            return False
+        await self._client.delete(ref, live["metadata"]["uid"])
+        logger.info("deleted %s %s", ref.kind, ref.name)
+        self._store.forget(kind, ref.namespace, ref.name, live["metadata"]["uid"])
+        return True
+
+    async def write_status(self, body: Mapping[str, Any], before: Status | None, after: Status) -> bool:
+        """Write the status if it changed, and tell whether it did."""
+        if before is not None and before == after:
+            return False
+        metadata = {name: body["metadata"][name] for name in ("name", "namespace", "uid")}
+        kind = body["kind"]
+        answer = await self._client.apply_status({"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "status": after.to_wire()})
+        self._store.put(kind_of(ref_of(answer)), answer)
+        return True
+
+    async def tell(self, body: Mapping[str, Any], events: tuple[Event, ...], now: datetime) -> None:
+        """Tell what happened."""
+        for event in events:
+            await self._recorder.record(body, event, now)

@@ -1,0 +1,143 @@
+"""Gathers what planning looks at: from the store, and by a request where the store does not hold it."""
+
+from __future__ import annotations
+
+from diffusion_api.deployment import DiffusionDeployment
+from diffusion_api.engine import DiffusionEngine
+from diffusion_api.optimization import Calibration
+from diffusion_api.parsing import InvalidSpecError, parse_engine
+from diffusion_operator.cluster import kinds
+from diffusion_operator.cluster.client import ClusterClient
+from diffusion_operator.cluster.errors import MissingError, RefusedError
+from diffusion_operator.cluster.store import ObjectStore, ref
+from diffusion_operator.manifests.base import Manifest, ref_of
+from diffusion_operator.manifests.builder_exit import BUILDER
+from diffusion_operator.manifests.labels import COMPONENT, DEPLOYMENT, ENGINE, MANAGED_BY, MANAGER, PREFIX, SERVING, selector_text
+from diffusion_operator.observing.builds import job_phase, observed_job, pods_of
+from diffusion_operator.observing.deployments import observed_engine, revision_pods, revision_records
+from diffusion_operator.observing.objects import Body, annotation, controller_uid, label, part
+from diffusion_operator.observing.pods import ended, files_missing_at, newest
+from diffusion_operator.planning.engine import job_name
+from diffusion_operator.planning.engine_identity import engine_identity
+from diffusion_operator.planning.observed import (
+    EngineState,
+    JobPhase,
+    ObservedBuild,
+    ObservedDeployment,
+    ObservedEngine,
+    ObservedJob,
+    TroubleKind,
+)
+from diffusion_operator.reconciling.engine_users import EngineUsers
+from diffusion_operator.reconciling.facts import ClusterFacts
+from diffusion_operator.settings import OperatorSettings, PvcStore
+
+RETRY = f"{PREFIX}/retry"
+"""Annotation of a DiffusionEngine; another text asks for another attempt."""
+DELETABLE = (kinds.AUTOSCALER, kinds.SCALED_OBJECT, kinds.CLAIM_TEMPLATE)
+LOG_LINES = 50
+LOG_BYTES = 16_000
+
+
+class Observation:
+    """See the module."""
+
+    def __init__(
+        self, client: ClusterClient, store: ObjectStore, facts: ClusterFacts, users: EngineUsers, settings: OperatorSettings
+    ) -> None:
+        self._client, self._store, self._facts, self._users, self._settings = client, store, facts, users, settings
+
+    async def deployment(self, resource: DiffusionDeployment) -> ObservedDeployment:
+        """Gather what is around a DiffusionDeployment. Children of a namesake that was deleted are not its own; their pods still count."""
+        namespace, name, uid = resource.metadata.namespace or "", resource.metadata.name, resource.metadata.uid
+        prompts = await self._prompts(namespace, resource.spec.optimization.calibration)
+        identity = engine_identity(resource.spec, prompts, self._settings)
+        self._users.want(namespace, name, identity.name)
+        found = {kind: self._store.labelled(kind, namespace, DEPLOYMENT, name) for kind in (kinds.REVISION, kinds.SERVING, *DELETABLE)}
+        own = {kind: [body for body in bodies if controller_uid(body) == uid] for kind, bodies in found.items()}
+        pods = revision_pods(own[kinds.SERVING], self._store.labelled(kinds.POD, namespace, DEPLOYMENT, name))
+        troubles = [each.trouble.kind for each in pods.values() if each.trouble]
+        return ObservedDeployment(
+            engine=self._engine(namespace, identity.name),
+            prompts=prompts,
+            records=revision_records(own[kinds.REVISION]),
+            deployments=pods,
+            children=frozenset(ref_of(body) for kind in DELETABLE for body in own[kind]),
+            cluster=await self._facts.cluster(with_nodes=TroubleKind.UNSCHEDULABLE in troubles),
+        )
+
+    async def build(self, engine: DiffusionEngine, body: Manifest) -> ObservedBuild:
+        """Gather what is around a DiffusionEngine; `body` is the same as the API server gives it."""
+        namespace, name = engine.metadata.namespace or "", engine.metadata.name
+        retry = annotation(body, RETRY)
+        job = await self._job(engine, job_name(name, retry))
+        cleanup = self._store.get(kinds.JOB, namespace, f"{name}-cleanup")
+        pods = self._store.labelled(kinds.POD, namespace, ENGINE, name)
+        starts = job.phase is JobPhase.ABSENT and not (engine.status and engine.status.result)
+        return ObservedBuild(
+            job=job,
+            cleanup=job_phase(cleanup, pods_of(cleanup, pods)),
+            users=len(self._users.of(namespace, name)),
+            store_exists=starts and await self._store_exists(namespace),
+            files_missing_at=files_missing_at(pod for pod in pods if label(pod, COMPONENT) == SERVING),
+            retry=retry,
+            managed=label(body, MANAGED_BY) == MANAGER,
+            prompts=await self._prompts(namespace, engine.spec.optimization.calibration) if starts else None,
+            cluster=await self._facts.cluster(with_nodes=job.trouble is not None and job.trouble.kind is TroubleKind.UNSCHEDULABLE),
+        )
+
+    def _engine(self, namespace: str, name: str) -> ObservedEngine | None:
+        body = self._store.get(kinds.ENGINE, namespace, name)
+        if body is None:
+            return None
+        try:
+            return observed_engine(parse_engine(body))
+        except InvalidSpecError as error:
+            return ObservedEngine(name, EngineState.FAILED, str(error))
+
+    async def _job(self, engine: DiffusionEngine, name: str) -> ObservedJob:
+        namespace, uid = engine.metadata.namespace or "", engine.metadata.uid
+        job = self._store.get(kinds.JOB, namespace, name)
+        if job is None or controller_uid(job) != uid:
+            return ObservedJob()
+        pods = pods_of(job, self._store.labelled(kinds.POD, namespace, ENGINE, engine.metadata.name))
+        observed = observed_job(job, pods)
+        if observed.phase in (JobPhase.SUCCEEDED, JobPhase.FAILED) and ended(newest(pods) or {}, BUILDER) is None:
+            # The Job's end may be seen before its pod's; a build must not seem to have said nothing because of it.
+            pods = pods_of(job, await self._fresh_pods(namespace, engine.metadata.name))
+            observed = observed_job(job, pods)
+        log = await self._log(engine, observed, newest(pods))
+        return observed_job(job, pods, log) if log else observed
+
+    async def _fresh_pods(self, namespace: str, engine: str) -> list[Manifest]:
+        listing = await self._client.list(kinds.POD, namespace, selector_text({ENGINE: engine, MANAGED_BY: MANAGER}))
+        for pod in listing.items:
+            self._store.put(kinds.POD, pod)
+        return list(listing.items)
+
+    async def _log(self, engine: DiffusionEngine, job: ObservedJob, pod: Body | None) -> str:
+        """Last lines of the builder's log where they say something new; those of a failure that is recorded come from the status."""
+        status = engine.status
+        if job.phase is JobPhase.FAILED and status and status.failure and status.failure.log_tail and status.finished_at == job.finished_at:
+            return status.failure.log_tail
+        silent = job.phase is JobPhase.SUCCEEDED and job.result is None and not (status and status.result)
+        if pod is None or not (silent or job.phase in (JobPhase.RUNNING, JobPhase.FAILED)):
+            return ""
+        try:
+            return (await self._client.log_tail(ref_of(pod), BUILDER, LOG_LINES))[-LOG_BYTES:]
+        except (MissingError, RefusedError):
+            return ""  # The container never started, or its log is gone.
+
+    async def _store_exists(self, namespace: str) -> bool:
+        store = self._settings.engine_store
+        if not isinstance(store, PvcStore) or not store.create:
+            return False
+        return await self._client.get(ref(kinds.CLAIM, namespace, store.claim_name)) is not None
+
+    async def _prompts(self, namespace: str, calibration: Calibration) -> tuple[str, ...] | None:
+        named = calibration.prompts_config_map
+        if named is None:
+            return None
+        body = await self._client.get(ref(kinds.CONFIG_MAP, namespace, named.name))
+        text = part(body or {}, "data").get(named.key)
+        return tuple(line.strip() for line in text.splitlines() if line.strip()) or None if isinstance(text, str) else None
