@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +18,7 @@ from engine_builder.errors import InvalidJobError, UnsupportedTargetError
 from engine_builder.fetch import resolve_revision
 from engine_builder.planning import Candidate, candidates
 from engine_builder.progress import BuildProgress, SilentProgress
+from engine_builder.quiet_imports import quiet_imports
 from engine_builder.stage_runner import STAGE_VERSIONS, TOOLS
 from engine_builder.store import Store, digest_of
 
@@ -197,7 +197,6 @@ def build_engine(
 
 def _run_workflow(plan: EnginePlan, store: Store, settings: BuildSettings, progress: BuildProgress) -> Path:
     """Import torch, which takes seconds and only a build needs, and build."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # ModelOpt 0.47 and torch 2.15 warn of each other while they are imported.
+    with quiet_imports():
         from engine_builder.workflow import run_workflow  # noqa: PLC0415
     return run_workflow(plan, store, settings, progress)

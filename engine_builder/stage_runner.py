@@ -18,12 +18,23 @@ from engine_builder.store.checksums import measure, read_checksums, write_checks
 
 COST_FILE = "stage.json"
 # Raise when a stage's code writes something else for the same inputs, so that no old artifact is taken for a new one.
-STAGE_VERSIONS = {"fetch": 1, "reference": 1, "candidate": 1, "step-cache": 1, "export": 1, "compile": 1, "verify": 1, "engine": 1}
+STAGE_VERSIONS = {
+    "fetch": 1,
+    "reference": 1,
+    "quantize": 1,
+    "candidate": 2,
+    "step-cache": 1,
+    "export": 1,
+    "compile": 1,
+    "verify": 1,
+    "engine": 1,
+}
 # What else decides a result: the packages that compute it. A download stays what it is, and a compiler's version is among its inputs.
 _DRAWS = ("diffusion-operator", "torch", "diffusers", "transformers")
 _QUANTIZES = (*_DRAWS, "nvidia-modelopt")
 TOOLS: Mapping[str, tuple[str, ...]] = {
     "reference": _DRAWS,
+    "quantize": _QUANTIZES,
     "candidate": _QUANTIZES,
     "step-cache": _QUANTIZES,
     "export": (*_QUANTIZES, "onnx", "onnxscript"),

@@ -16,7 +16,8 @@ from engine_builder.evaluation.samples import Sample
 from engine_builder.export import ExportedGraph, compose, export_graph
 from engine_builder.families.base import GraphModule
 from engine_builder.quantization import restore_quantized
-from engine_builder.workflow.compilation import TRACED_SHAPE, TRANSFORMER, TRANSFORMER_PIECES, cast_weights
+from engine_builder.workflow.compilation import TRANSFORMER, TRANSFORMER_PIECES
+from engine_builder.workflow.exporting import TRACED_SHAPE, cast_weights
 from engine_builder.workflow.simulation import Simulation
 
 
@@ -29,10 +30,10 @@ def quantize(bench: Bench, component: str) -> Facts:
     manifest = family.manifest(folder, sampling, [shape], 1)
     simulation = Simulation(family, family.load(folder, torch.bfloat16), manifest)
     loaded = time.monotonic() - started
-    summary = simulation.quantize({component: bench.recipe}, [Sample("a red digit five", 1)])[component]
+    summary = simulation.quantize(component, bench.recipe, [Sample("a red digit five", 1)])
     file = bench.quantized(component)
     file.parent.mkdir(parents=True, exist_ok=True)
-    simulation.save({component: bench.recipe}, file.parent)
+    simulation.save(component, bench.recipe, file.parent)
     return {
         "load_seconds": round(loaded, 1),
         "bytes": file.stat().st_size,

@@ -17,6 +17,8 @@ from engine_builder.evaluation.metrics import PerceptualModels, measure
 from engine_builder.evaluation.reference import Generator, Reference, draw
 from engine_builder.evaluation.samples import Sample
 from engine_builder.step_cache import search
+from engine_builder.step_cache.given import Decision, given_step_cache
+from engine_builder.step_cache.given import switched_off as _off
 from engine_builder.step_cache.masks import FEW_STEPS, step_costs
 from engine_builder.step_cache.search import Attempt, Trial, TriedPlan
 from engine_builder.step_cache.table import PoorFitError, fit_monotone_table
@@ -25,8 +27,6 @@ from engine_builder.step_cache.trajectories import Trajectories, record_trajecto
 MIN_GAIN = 0.10
 """Share of a generation's time that a cache must save to be worth its loss of quality and the transformer's three pieces."""
 REPORTED_PAIRS = 600
-
-Decision = tuple[StepCachePlan, CacheCalibration]
 
 
 class StepCachePlanner:
@@ -65,21 +65,21 @@ class StepCachePlanner:
             InvalidJobError: The job's mask does not fit the schedule, or there is no budget to choose a threshold or mask by.
             QualityBudgetError: A policy was named, and nothing of it holds the budget or its fit is too poor; `Auto` stays off instead.
         """
-        if choice.mask is not None:
-            return self._given_mask(choice.mask)
+        if (given := given_step_cache(choice, steps=self._steps, body_share=self._body_share)) is not None:
+            return given
         if choice.threshold is not None:
             return self._given_threshold(choice.threshold)
         if choice.policy in (StepCachePolicy.FIXED_MASK, StepCachePolicy.TEA_CACHE) and not self._has_limits():
             raise InvalidJobError("stepCache: with no qualityBudget there is nothing to choose by; give a budget, a threshold or a mask")
         match choice.policy:
-            case StepCachePolicy.NONE:
-                return _off("the job turns it off")
             case StepCachePolicy.FIXED_MASK:
                 return self._required(self._best_mask(self._record()))
             case StepCachePolicy.TEA_CACHE:
                 return self._required(self._best_threshold(self._record()))
             case StepCachePolicy.AUTO:
                 return self._automatic()
+            case StepCachePolicy.NONE:
+                raise AssertionError("`given_step_cache` decides it")
 
     def _automatic(self) -> Decision:
         if not self._has_limits():
@@ -98,12 +98,6 @@ class StepCachePlanner:
             plan, calibration = self._if_worth_it(masked)
             return plan, calibration.model_copy(update={"decision": f"{calibration.decision}; no TeaCache: {refusal}"})
         return self._if_worth_it(_better(masked, timed))
-
-    def _given_mask(self, mask: tuple[bool, ...]) -> Decision:
-        if len(mask) != self._steps:
-            raise InvalidJobError(f"stepCache.mask has {len(mask)} entries but the schedule {self._steps} steps; give one for each")
-        tried = TriedPlan(FixedMaskStepCache(mask=mask), self._attempt(FixedMaskStepCache(mask=mask)))
-        return tried.plan, _calibration([tried], decision=f"the job names the mask: {self._words(tried)}")
 
     def _given_threshold(self, threshold: float) -> Decision:
         trajectories = self._record()
@@ -211,10 +205,6 @@ def _better(
     if first is None or (second is not None and second.trial.skip_ratio > first.trial.skip_ratio):
         return second, calibration
     return first, calibration
-
-
-def _off(reason: str, calibration: CacheCalibration | None = None) -> Decision:
-    return NoStepCache(reason=reason), (calibration or CacheCalibration()).model_copy(update={"decision": f"off: {reason}"})
 
 
 def _calibration(

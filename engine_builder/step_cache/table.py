@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.isotonic import IsotonicRegression
 
 from diffusion_api.recipe import MonotoneTable
 from engine_runtime.step_cache import interpolate
@@ -37,6 +36,8 @@ def fit_monotone_table(pairs: NDArray[np.float64], *, max_knots: int = MAX_KNOTS
         raise PoorFitError(f"only {len(pairs)} pairs were collected, {MIN_PAIRS} are needed: raise calibration.samples or the steps")
     if not np.isfinite(pairs).all():
         raise PoorFitError("the indicator or the residual is NaN or infinite in some step")
+    from sklearn.isotonic import IsotonicRegression  # noqa: PLC0415  # Takes half a second, and only TeaCache needs it.
+
     x, y = pairs[:, 0], pairs[:, 1]
     knots = np.unique(np.quantile(x, np.linspace(0, 1, max_knots)))
     if len(knots) < 2:

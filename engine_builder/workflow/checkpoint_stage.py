@@ -11,7 +11,6 @@ from diffusion_api.model_spec import ModelSource
 from engine_builder.build import BuildSettings, EnginePlan, metric_uris
 from engine_builder.evaluation.metrics import PerceptualModels
 from engine_builder.fetch import check_tensor_files, fetch_checkpoint, fetch_files
-from engine_builder.fetch.overlay import write_student
 from engine_builder.stage_runner import StageRunner
 from engine_builder.store.checksums import measure, write_checksums
 
@@ -99,6 +98,8 @@ def _bring_student(model: ModelSource, revision: str | None, folder: Path, setti
     """Fetch the student's weights and write those of this transformer, checked by name and shape, as safetensors."""
     assert model.student is not None
     source = model.model_copy(update={"uri": model.student.uri, "revision": revision, "student": None})
+    from engine_builder.fetch.overlay import write_student  # noqa: PLC0415  # Imports torch's distributed checkpoints, for seconds.
+
     raw, _ = fetch_files(source, folder / "student", base_folder=settings.base_folder, credentials=settings.credentials)
     write_student(raw, model.student.format, folder / CHECKPOINT_FOLDER / "transformer", folder / STUDENT_FILE)
     shutil.rmtree(folder / "student")

@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from diffusion_api.build_report import PieceReport
 from diffusion_api.engine_manifest import Piece, TensorSpec
-from diffusion_api.model_spec import Shape
 from diffusion_api.recipe import NoStepCache, Precision
 from engine_builder.compilers import CompileRequest, profile_of
-from engine_builder.export import ExportedGraph, check_parity, compose, example_inputs, export_graph
-from engine_builder.export.parity import Inputs
-from engine_builder.families.base import GraphModule
 from engine_builder.planning import is_emulated
+from engine_builder.quiet_imports import quiet_imports
 from engine_builder.stage_runner import StageResult
 from engine_builder.workflow.context import BuildContext
 from engine_builder.workflow.search import Choice, candidate_simulation
-from engine_builder.workflow.simulation import Simulation
 
 TRANSFORMER = "transformer"
 TRANSFORMER_PIECES = ("transformer_prelude", "transformer_body", "transformer_head")
 GRAPHS_FILE = "graphs.json"
 PIECE_FILE = "piece.json"
-TRACED_SHAPE = Shape(width=96, height=80)
-"""Traced at odd lengths, so that no axis is taken for a constant or for another axis."""
-PARITY_LIMIT_BYTES = 2 * 2**30
-"""Above this a second runtime's copy of the weights does not fit beside torch's."""
-TWIN_LIMIT_BYTES = 2**28
-TORCH_PRECISIONS = {Precision.FP32: torch.float32, Precision.FP16: torch.float16, Precision.BF16: torch.bfloat16}
 MIB = 2**20
 
 
@@ -91,14 +79,14 @@ def export_stage(context: BuildContext, choice: Choice, component: str) -> list[
     precision = graph_precision(context)
 
     def work(folder: Path) -> None:
-        simulation = candidate_simulation(context, choice.scored)
-        graphs = [graph for graph in simulation.graphs if graph.component == component]
-        (folder / GRAPHS_FILE).write_text(
-            json.dumps(_export(context, simulation, graphs, folder, emulate=emulate, precision=precision), indent=2)
-        )
+        with quiet_imports():
+            from engine_builder.workflow.exporting import export_component  # noqa: PLC0415  # Its libraries take seconds.
+        graphs = [graph for graph in candidate_simulation(context, choice.scored).graphs if graph.component == component]
+        facts = export_component(context, graphs, folder, emulate=emulate, precision=precision)
+        (folder / GRAPHS_FILE).write_text(json.dumps(facts, indent=2))
 
-    quantized = choice.scored.artifact.digest if recipe is not None else None
-    inputs = (context.checkpoint.digest, component, quantized, emulate, precision, context.arithmetic)
+    quantized = choice.scored.quantized.get(component)
+    inputs = (context.checkpoint.digest, component, quantized and quantized.digest, emulate, precision, context.arithmetic)
     result = context.runner.run("export", inputs, work, label=component)
     return [_exported(entry, result) for entry in json.loads((result.path / GRAPHS_FILE).read_text())]
 
@@ -121,7 +109,8 @@ def compile_stage(context: BuildContext, choice: Choice, piece: ExportedPiece) -
         }
         (folder / PIECE_FILE).write_text(json.dumps(facts, indent=2))
 
-    axes = {name: [axis.minimum, axis.optimum, axis.maximum] for name, axis in profile.axes.items()}
+    named = {dim for spec in (*piece.inputs, *piece.outputs) for dim in spec.dims}
+    axes = {name: [axis.minimum, axis.optimum, axis.maximum] for name, axis in profile.axes.items() if name in named}
     inputs = (piece.digest, piece.name, compiler.version(), dict(compiler.settings()), axes, profile.batch.maximum)
     return context.runner.run("compile", (*inputs, context.job.accelerator, choice.recipe.precision), work, label=piece.name)
 
@@ -129,65 +118,6 @@ def compile_stage(context: BuildContext, choice: Choice, piece: ExportedPiece) -
 def graph_precision(context: BuildContext) -> Precision:
     """Return the type of the exported layers: TensorRT takes the graph's, OpenVINO casts an FP32 graph when it loads it."""
     return Precision.FP32 if context.job.accelerator.is_cpu else Precision.BF16
-
-
-def _export(
-    context: BuildContext, simulation: Simulation, graphs: Sequence[GraphModule], folder: Path, *, emulate: bool, precision: Precision
-) -> list[dict[str, object]]:
-    example = context.family.manifest(context.checkpoint.folder, context.job.model.sampling, [TRACED_SHAPE], 2).shapes[0].dims
-    shapes = [(example, 1), (context.manifest.shapes[0].dims, 2)]
-    exported = []
-    for graph in graphs:
-        graph.module.to("cpu")  # The exporter's example inputs and constants are there.
-        inputs = [example_inputs(graph, axes, batch) for axes, batch in shapes]
-        error = _parity_of_twin(graph, example, inputs, folder / "twin.onnx") if precision is Precision.BF16 else None
-        cast_weights(graph, TORCH_PRECISIONS[precision])
-        done = export_graph(graph, folder / f"{graph.name}.onnx", example=example, emulate=emulate)
-        if done.portable and precision is Precision.FP32 and done.size_bytes < PARITY_LIMIT_BYTES:
-            error = check_parity(done, graph, inputs)
-        exported.append((done.with_error(error), graph.inputs, graph.outputs))
-    if [graph.name for graph in graphs] == list(TRANSFORMER_PIECES):
-        exported.append(_composed(graphs, [done for done, _, _ in exported], folder))
-    return [
-        {
-            "name": done.name,
-            "inputs": [spec.to_wire() for spec in inputs],
-            "outputs": [spec.to_wire() for spec in outputs],
-            "bytes": done.size_bytes,
-            "relativeError": done.relative_error,
-        }
-        for done, inputs, outputs in exported
-    ]
-
-
-def _composed(
-    graphs: Sequence[GraphModule], exported: Sequence[ExportedGraph], folder: Path
-) -> tuple[ExportedGraph, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Join the transformer's pieces: its inputs are those that no piece makes, its outputs the head's."""
-    made = {spec.name for graph in graphs for spec in graph.outputs}
-    inputs = tuple({spec.name: spec for graph in graphs for spec in graph.inputs if spec.name not in made}.values())
-    joined = compose(TRANSFORMER, exported, folder / f"{TRANSFORMER}.onnx", inputs=inputs, outputs=graphs[-1].outputs)
-    errors = [done.relative_error for done in exported if done.relative_error is not None]
-    return joined.with_error(max(errors, default=None)), inputs, graphs[-1].outputs
-
-
-def _parity_of_twin(graph: GraphModule, example: Mapping[str, int], inputs: Sequence[Inputs], path: Path) -> float | None:
-    """Measure parity on the same graph in FP32, for nothing here runs BF16 or block formats; None where it is too large to write twice."""
-    if sum(parameter.numel() for parameter in graph.module.parameters()) * 4 > TWIN_LIMIT_BYTES:
-        return None
-    cast_weights(graph, torch.float32)
-    twin = export_graph(graph, path, example=example, emulate=True)
-    error = check_parity(twin, graph, inputs)
-    for file in (twin.path, *twin.data):
-        file.unlink()
-    return error
-
-
-def cast_weights(graph: GraphModule, dtype: torch.dtype) -> None:
-    """Cast a piece's parameters; scales and statistics, which are buffers, keep FP32."""
-    for parameter in graph.module.parameters():
-        if parameter.is_floating_point():
-            parameter.data = parameter.data.to(dtype)
 
 
 def _exported(entry: Mapping[str, object], result: StageResult) -> ExportedPiece:

@@ -56,6 +56,11 @@ class BuildContext:
         """What decides the numbers that torch gives, for the digests of stages that draw."""
         return [self.placement.device.type, str(self.placement.dtype)]
 
+    @property
+    def drawing(self) -> EngineManifest:
+        """The manifest as far as it decides what torch draws, for the digests of stages that draw: not how many are served at once."""
+        return self.manifest.model_copy(update={"max_batch_size": 1})
+
     def quantized_components(self, recipe: Recipe) -> Mapping[str, ComponentRecipe]:
         """Return the components that a recipe changes."""
         return {name: part for name, part in recipe.components.items() if part.format is not QuantizationFormat.NONE}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from diffusion_api.deployment import MeasuredQuality
 from diffusion_api.model_spec import Shape
+from diffusion_api.optimization import QualityBudget
 from engine_builder.errors import QualityBudgetError
 from engine_builder.evaluation.metrics import measure
 from engine_builder.evaluation.piece_times import PieceTimes
@@ -57,7 +58,7 @@ def reference_stage(context: BuildContext) -> References:
             save_reference(reference, folder / shape.name)
         (folder / TIMES_FILE).write_text(json.dumps({"bodyShare": _body_share(context)}) + "\n")
 
-    inputs = (context.checkpoint.digest, context.manifest, context.arithmetic, [_identity(shape, samples) for shape, samples in wanted])
+    inputs = (context.checkpoint.digest, context.drawing, context.arithmetic, [_identity(shape, samples) for shape, samples in wanted])
     result = context.runner.run("reference", inputs, work)
     by_size = tuple(load_reference(result.path / shape.name) for shape, _ in wanted)
     return References(by_size, json.loads((result.path / TIMES_FILE).read_text())["bodyShare"], result.digest)
@@ -102,6 +103,11 @@ def quality_of(context: BuildContext, references: References, drawings: Sequence
         lpips=_worst([quality.lpips for quality in found], largest=True),
         clip_drop=_worst([quality.clip_drop for quality in found], largest=True),
     )
+
+
+def measured_metrics(budget: QualityBudget) -> list[str]:
+    """Return the metrics that are measured only where a budget limits them, for the digests of stages that measure: limits change none."""
+    return [name for name in ("max_flip", "max_lpips", "max_clip_drop") if getattr(budget, name) is not None]
 
 
 def _body_share(context: BuildContext) -> float:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from diffusion_api.build_report import CacheCalibration, CandidateResult
@@ -15,9 +15,11 @@ from engine_builder.errors import QualityBudgetError
 from engine_builder.evaluation.budget import candidate_table, within_budget
 from engine_builder.planning import Candidate
 from engine_builder.stage_runner import StageResult
+from engine_builder.step_cache.given import Decision, given_step_cache
 from engine_builder.step_cache.plan import plan_step_cache
 from engine_builder.workflow.context import BuildContext
-from engine_builder.workflow.reference_stage import References, identities, judge, unoptimized
+from engine_builder.workflow.quantization_stage import quantize_stages, quantized_simulation, weight_bytes
+from engine_builder.workflow.reference_stage import References, identities, judge, measured_metrics
 from engine_builder.workflow.simulation import BATCH_SIZE, Simulation
 
 RESULT_FILE = "result.json"
@@ -32,9 +34,10 @@ class Scored:
     quality: MeasuredQuality
     transformer_mib: float
     artifact: StageResult
-    """Holds the quantized components."""
     broken_limits: tuple[str, ...]
     """Sentences; empty inside the budget."""
+    quantized: Mapping[str, StageResult] = field(default_factory=dict)
+    """By component."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,6 @@ class Choice:
     step_cache: StepCachePlan
     calibration: CacheCalibration
     expected_speedup: float
-    digest: str
 
     @property
     def recipe(self) -> Recipe:
@@ -78,7 +80,7 @@ def choose(context: BuildContext, references: References, scored: Sequence[Score
             choices += _with_and_without(context, _with_step_cache(context, references, each, share))
         else:
             plain = NoStepCache(reason="not calibrated: a faster recipe was found before")
-            choices.append(Choice(each, plain, CacheCalibration(), each.candidate.expected_speedup, each.artifact.digest))
+            choices.append(Choice(each, plain, CacheCalibration(), each.candidate.expected_speedup))
     return sorted(choices, key=lambda choice: -choice.expected_speedup)
 
 
@@ -99,39 +101,28 @@ def report_of(scored: Scored, *, chosen: bool = False, note: str = "") -> Candid
 
 def candidate_simulation(context: BuildContext, scored: Scored) -> Simulation:
     """Return the quantized model of a candidate, restored where it is not in memory."""
-    components = context.quantized_components(scored.candidate.recipe)
-    if not components:
-        return unoptimized(context)
-    return context.simulation(scored.artifact.digest, lambda simulation: simulation.restore(components, scored.artifact.path))
+    return quantized_simulation(context, scored.quantized)
 
 
 def _score(context: BuildContext, references: References, candidate: Candidate) -> Scored:
-    components = context.quantized_components(candidate.recipe)
+    quantized = quantize_stages(context, candidate.recipe)
     budget = context.job.optimization.quality_budget
-    samples = context.samples.calibration
 
     def work(folder: Path) -> None:
-        simulation = unoptimized(context)
-        mib = _size_mib(simulation, "transformer")
-        if components:
-            context.scratch.clear()  # It is quantized in place, so it is no longer the unoptimized one.
-            summaries = simulation.quantize(components, samples)
-            simulation.save(components, folder)
-            if "transformer" in summaries:
-                mib = summaries["transformer"].weight_bytes / MIB
+        simulation = quantized_simulation(context, quantized)
+        transformer = quantized.get("transformer")
+        size = _size(simulation, "transformer") if transformer is None else weight_bytes(transformer)
         found = judge(context, references, simulation.engine())
-        result = {"quality": found.quality.to_wire(), "failure": found.failure, "transformerMib": mib}
+        result = {"quality": found.quality.to_wire(), "failure": found.failure, "transformerMib": size / MIB}
         (folder / RESULT_FILE).write_text(json.dumps(result, indent=2) + "\n")
 
-    optional_metrics = [name for name in ("max_flip", "max_lpips", "max_clip_drop") if getattr(budget, name) is not None]
-    identity = identities(samples) if components else []
-    parts = {name: part.to_wire() for name, part in components.items()}
-    inputs = (references.digest, parts, identity, optional_metrics, context.plan.metric_revisions)
+    parts = {name: result.digest for name, result in quantized.items()}
+    inputs = (references.digest, parts, measured_metrics(budget), context.plan.metric_revisions)
     artifact = context.runner.run("candidate", inputs, work, label=candidate.recipe.label.rsplit(", ", 1)[0])
     result = json.loads((artifact.path / RESULT_FILE).read_text())
     quality = MeasuredQuality.model_validate(result["quality"])
     broken = [result["failure"]] if result["failure"] else within_budget(quality, budget)
-    return Scored(candidate, quality, result["transformerMib"], artifact, tuple(broken))
+    return Scored(candidate, quality, result["transformerMib"], artifact, tuple(broken), quantized)
 
 
 def _with_and_without(context: BuildContext, choice: Choice) -> list[Choice]:
@@ -142,17 +133,24 @@ def _with_and_without(context: BuildContext, choice: Choice) -> list[Choice]:
     reason = "with it the compiled engine did not hold what was asked for"
     calibration = choice.calibration.model_copy(update={"decision": f"off: {reason} ({choice.calibration.decision})"})
     scored, plan = choice.scored, NoStepCache(reason=reason)
-    return [choice, Choice(scored, plan, calibration, scored.candidate.expected_speedup, scored.artifact.digest)]
+    return [choice, Choice(scored, plan, calibration, scored.candidate.expected_speedup)]
 
 
 def _with_step_cache(context: BuildContext, references: References, scored: Scored, body_share: float) -> Choice:
+    steps = len(context.manifest.shapes[0].sigmas) - 1
+    given = given_step_cache(context.job.optimization.step_cache, steps=steps, body_share=body_share)
+    plan, calibration = given or _found_step_cache(context, references, scored, body_share)
+    gain = _cache_gain(body_share, _skip_ratio(plan))
+    return Choice(scored, plan, calibration, scored.candidate.expected_speedup * gain)
+
+
+def _found_step_cache(context: BuildContext, references: References, scored: Scored, body_share: float) -> Decision:
     optimization = context.job.optimization
 
     def work(folder: Path) -> None:
-        simulation = candidate_simulation(context, scored)
         plan, calibration = plan_step_cache(
             optimization.step_cache,
-            simulation.engine,
+            candidate_simulation(context, scored).engine,
             sigmas=context.manifest.shapes[0].sigmas,
             calibration=context.samples.calibration,
             reference=references.default,
@@ -174,10 +172,7 @@ def _with_step_cache(context: BuildContext, references: References, scored: Scor
     )
     artifact = context.runner.run("step-cache", inputs, work)
     result = json.loads((artifact.path / RESULT_FILE).read_text())
-    plan = Recipe.model_validate(result["recipe"]).step_cache
-    calibration = CacheCalibration.model_validate(result["calibration"])
-    gain = _cache_gain(body_share, _skip_ratio(plan))
-    return Choice(scored, plan, calibration, scored.candidate.expected_speedup * gain, artifact.digest)
+    return Recipe.model_validate(result["recipe"]).step_cache, CacheCalibration.model_validate(result["calibration"])
 
 
 def _skip_ratio(plan: StepCachePlan) -> float:
@@ -195,5 +190,5 @@ def _cache_gain(body_share: float, skip_ratio: float) -> float:
     return 1 / max(1 - body_share * skip_ratio, 0.05)
 
 
-def _size_mib(simulation: Simulation, component: str) -> float:
-    return sum(p.numel() * p.element_size() for p in simulation.model.components[component].parameters()) / MIB
+def _size(simulation: Simulation, component: str) -> int:
+    return sum(p.numel() * p.element_size() for p in simulation.model.components[component].parameters())

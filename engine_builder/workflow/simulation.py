@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +19,13 @@ from engine_builder.evaluation.reference import draw
 from engine_builder.evaluation.samples import Sample
 from engine_builder.evaluation.torch_runner import torch_runners
 from engine_builder.families.base import Family, GraphModule, LoadedModel
-from engine_builder.quantization import QuantizationSummary, quantize, restore_quantized, save_quantized
+from engine_builder.quiet_imports import quiet_imports
 from engine_runtime.generation import Engine
 from engine_runtime.pieces import PieceRunner
 from engine_runtime.tokenizer import PromptTokenizer
+
+if TYPE_CHECKING:
+    from engine_builder.quantization import QuantizationSummary  # ModelOpt takes seconds to import; only who quantizes needs it.
 
 BATCH_SIZE = 16
 """Of the reference and of every candidate: a batch's size may change its arithmetic."""
@@ -81,27 +85,29 @@ class Simulation:
         at_once = min(2 * BATCH_SIZE, max(1, PIXELS_AT_ONCE // pixels))
         return Engine(manifest, runners, self.constants, tokenizer, max_batch_size=at_once)
 
-    def quantize(self, components: Mapping[str, ComponentRecipe], samples: Sequence[Sample]) -> dict[str, QuantizationSummary]:
-        """Quantize components in place, calibrated on the model's own trajectories for `samples`, with its own sigmas."""
+    def quantize(self, component: str, recipe: ComponentRecipe, samples: Sequence[Sample]) -> QuantizationSummary:
+        """Quantize a component in place, calibrated on the model's own trajectories for `samples`, with its own sigmas."""
+        with quiet_imports():
+            from engine_builder.quantization import quantize  # noqa: PLC0415
         engine = self.engine()
 
         def calibrate(_: torch.nn.Module) -> None:
             draw(engine, samples, batch_size=BATCH_SIZE)
 
-        return {
-            name: quantize(self.model.components[name], recipe, calibrate=calibrate, exclude=self.family.sensitive_layers(name))
-            for name, recipe in components.items()
-        }
+        exclude = self.family.sensitive_layers(component)
+        return quantize(self.model.components[component], recipe, calibrate=calibrate, exclude=exclude)
 
-    def save(self, components: Mapping[str, ComponentRecipe], folder: Path) -> None:
+    def save(self, component: str, recipe: ComponentRecipe, folder: Path) -> None:
         """Keep what `quantize` changed."""
-        for name, recipe in components.items():
-            save_quantized(self.model.components[name], recipe, folder / f"{name}.safetensors")
+        with quiet_imports():
+            from engine_builder.quantization import save_quantized  # noqa: PLC0415
+        save_quantized(self.model.components[component], recipe, folder / f"{component}.safetensors")
 
-    def restore(self, components: Mapping[str, ComponentRecipe], folder: Path) -> None:
-        """Quantize components in place as `save` found them."""
-        for name in components:
-            restore_quantized(self.model.components[name], folder / f"{name}.safetensors")
+    def restore(self, component: str, folder: Path) -> None:
+        """Quantize a component in place as `save` found it."""
+        with quiet_imports():
+            from engine_builder.quantization import restore_quantized  # noqa: PLC0415
+        restore_quantized(self.model.components[component], folder / f"{component}.safetensors")
 
 
 def tokenizer_file(folder: Path) -> Path:

@@ -14,13 +14,14 @@ from diffusion_api.build_job import Verification
 from diffusion_api.build_report import Comparison
 from diffusion_api.deployment import MeasuredQuality
 from diffusion_api.engine_manifest import EngineManifest
+from diffusion_api.recipe import NoStepCache
 from engine_builder.evaluation.budget import within_budget
 from engine_builder.evaluation.metrics import Pictures
 from engine_builder.evaluation.reference import Drawing
 from engine_builder.evaluation.speed import compare_latency
 from engine_builder.workflow.compilation import CompiledEngine
 from engine_builder.workflow.context import BuildContext
-from engine_builder.workflow.reference_stage import References, judge, unoptimized
+from engine_builder.workflow.reference_stage import References, judge, measured_metrics, unoptimized
 from engine_builder.workflow.search import Choice, candidate_simulation
 from engine_builder.workflow.simulation import BATCH_SIZE, tokenizer_file
 from engine_runtime.executors import load_runner
@@ -72,7 +73,9 @@ def verify_stage(
         (folder / RESULT_FILE).write_text(json.dumps(result, indent=2) + "\n")
 
     budget = context.job.optimization.quality_budget
-    inputs = (references.digest, compiled.digest, choice.digest, context.job.verification, budget, context.plan.metric_revisions)
+    candidate, cache = choice.scored.artifact.digest, None if isinstance(choice.step_cache, NoStepCache) else choice.step_cache
+    measured = (context.job.verification, measured_metrics(budget), context.plan.metric_revisions)
+    inputs = (references.digest, compiled.digest, candidate, cache, *measured)
     artifact = context.runner.run("verify", inputs, work, label=choice.recipe.label)
     result = json.loads((artifact.path / RESULT_FILE).read_text())
     quality = MeasuredQuality.model_validate(result["quality"])

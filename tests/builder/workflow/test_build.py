@@ -56,9 +56,26 @@ def test_a_changed_step_cache_repeats_neither_quantization_nor_export(built, sha
     again = run(write_job(tmp_path, masked), shared_store)
     assert again.code == 0, again.result
     assert {"fetch", "reference", "candidate", "export"} <= set(again.stages(reused=True))
-    assert not {"candidate", "export"} & set(again.stages(reused=False))
+    assert set(again.stages(reused=False)) == {"compile", "verify"}  # A named mask is measured on the engine, and nowhere else.
     assert report_of(again).recipe.step_cache.policy == "FixedMask"
     assert {piece.name for piece in report_of(again).pieces} >= {"transformer_prelude", "transformer_body", "transformer_head"}
+
+
+def test_another_largest_batch_repeats_nothing_but_the_compilation(built, shared_store, tmp_path):
+    again = run(write_job(tmp_path, digits_job() | {"maxBatchSize": 2}), shared_store)
+    assert again.code == 0, again.result
+    assert set(again.stages(reused=False)) == {"compile", "verify"}
+
+
+def test_a_quantized_text_encoder_is_quantized_exported_and_compiled_once_for_all_transformer_recipes(built, shared_store, tmp_path):
+    text_encoder = {"components": {"textEncoder": {"format": "INT8"}}}
+    first = run(write_job(tmp_path, digits_job(quantization={"format": "INT8", **text_encoder})), shared_store)
+    second = run(write_job(tmp_path, digits_job(quantization={"format": "None", **text_encoder})), shared_store)
+    assert (first.code, second.code) == (0, 0), second.result
+    assert first.stages(reused=False).count("quantize") == 1  # The text encoder; the transformer in INT8 is in the store.
+    assert first.stages(reused=False).count("export") == 1
+    assert not {"quantize", "step-cache"} & set(second.stages(reused=False))
+    assert second.stages(reused=False).count("export") == 1  # The unquantized transformer, and neither text encoder nor VAE.
 
 
 def test_a_corrupted_engine_is_built_again(built, shared_store, tmp_path):

@@ -3,11 +3,11 @@ from __future__ import annotations
 from tests.support.builds import digits_job, finish, kill_in, run, start, write_job
 
 # In the order they run. `export` and `compile` run once a component or piece; the first of each is hit.
-STAGES = ("fetch", "reference", "candidate", "step-cache", "export", "compile", "verify")
+STAGES = ("fetch", "reference", "quantize", "candidate", "step-cache", "export", "compile", "verify")
 
 
 def test_a_build_killed_in_every_stage_completes_and_repeats_no_finished_stage(tmp_path):
-    job, store = write_job(tmp_path, digits_job()), tmp_path / "store"
+    job, store = write_job(tmp_path, digits_job(stepCache={"policy": "Auto"})), tmp_path / "store"
     done: list[str] = []
     for stage in STAGES:
         repeated = set(finished := kill_in(stage, job, store)) & set(done) - {"export", "compile"}
@@ -15,8 +15,8 @@ def test_a_build_killed_in_every_stage_completes_and_repeats_no_finished_stage(t
         done += finished
     last = run(job, store)
     assert last.code == 0, last.result
-    assert set(last.stages(reused=True)) >= {"fetch", "reference", "candidate", "step-cache"}
-    assert not set(last.stages(reused=False)) & {"fetch", "reference", "candidate", "step-cache"}
+    assert set(last.stages(reused=True)) >= {"fetch", "reference", "quantize", "candidate", "step-cache"}
+    assert not set(last.stages(reused=False)) & {"fetch", "reference", "quantize", "candidate", "step-cache"}
 
 
 def test_of_two_builds_of_one_key_one_builds_and_the_other_reuses(tmp_path):

@@ -32,7 +32,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch, policy: str, *every: Scored) -> list
 
     def masked(_: Any, __: Any, each: Scored, share: float) -> Choice:
         plan = FixedMaskStepCache(mask=(True, False))
-        return Choice(each, plan, CacheCalibration(decision="masked"), each.candidate.expected_speedup / (1 - share / 2), "digest")
+        return Choice(each, plan, CacheCalibration(decision="masked"), each.candidate.expected_speedup / (1 - share / 2))
 
     monkeypatch.setattr(search, "_with_step_cache", masked)
     context: Any = SimpleNamespace(job=SimpleNamespace(optimization=Optimization.model_validate({"stepCache": {"policy": policy}})))
