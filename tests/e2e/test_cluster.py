@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.server
+import threading
 import urllib.request
 
 import pytest
@@ -68,6 +70,19 @@ def test_this_machine_reaches_services_and_pods_by_address(kubectl, namespace, w
     for url in (f"http://{web}/", f"http://{address}:8000/"):
         with urllib.request.urlopen(url, timeout=10) as answer:
             assert answer.read().decode().strip() == PAGE
+
+
+def test_a_pod_reaches_a_server_on_this_machine_and_nothing_beyond(kubectl, own_cluster, namespace):
+    with http.server.HTTPServer((layout.MACHINE_ADDRESS, 0), http.server.BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        # 192.0.2.0/24 is set aside for documentation (RFC 5737); the default route leads as far for every other address.
+        ask = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 {} {} 2>&1 | head -1"
+        script = f"{ask.format(layout.MACHINE_ADDRESS, server.server_port)}; ping -c1 -W1 192.0.2.1 > /dev/null || echo unreachable"
+        kubectl.apply(pod("caller", script), namespace=namespace)
+        printed = output(kubectl, namespace, "caller")
+        server.shutdown()
+    assert "501" in printed  # The handler knows no method, and says so.
+    assert "unreachable" in printed
 
 
 def test_commands_run_in_a_pod(kubectl, namespace, web):
