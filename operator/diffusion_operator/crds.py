@@ -186,9 +186,9 @@ def main(arguments: Sequence[str] | None = None, *, api: Callable[[], CrdApi] | 
 def _connect() -> CrdApi:
     """In a pod, its service account; elsewhere the kubeconfig's current context."""
     try:
-        config.load_incluster_config()
+        config.load_incluster_config()  # type: ignore[no-untyped-call]  # kubernetes 37 leaves it untyped.
     except ConfigException:
-        config.load_kube_config()
+        config.load_kube_config()  # type: ignore[no-untyped-call]
     return KubernetesCrdApi()
 
 
