@@ -9,17 +9,9 @@ import torch
 
 from diffusion_api.engine_manifest import Dtype
 from engine_builder.families.base import GraphModule
+from engine_builder.families.border_types import TORCH_DTYPES
 from engine_runtime.arrays import to_numpy
 from engine_runtime.pieces import Array
-
-TORCH_DTYPES = {
-    Dtype.FP32: torch.float32,
-    Dtype.FP16: torch.float16,
-    Dtype.BF16: torch.bfloat16,
-    Dtype.INT64: torch.int64,
-    Dtype.INT32: torch.int32,
-    Dtype.UINT8: torch.uint8,
-}
 
 
 class TorchRunner:

@@ -9,21 +9,14 @@ import onnx_ir as ir
 import torch
 from modelopt.torch.quantization.utils import export_torch_mode
 
-from diffusion_api.engine_manifest import Dtype, TensorSpec
+from diffusion_api.engine_manifest import TensorSpec
 from engine_builder.errors import CompileError
 from engine_builder.families.base import GraphModule
+from engine_builder.families.border_types import TORCH_DTYPES
 
 OPSET = 23
 """The first with Attention and RMSNormalization as single operators, and with FP4; TensorRT 10.14, OpenVINO 2026 and ORT 1.32 read it."""
 
-TORCH_DTYPES = {
-    Dtype.FP32: torch.float32,
-    Dtype.FP16: torch.float16,
-    Dtype.BF16: torch.bfloat16,
-    Dtype.INT64: torch.int64,
-    Dtype.INT32: torch.int32,
-    Dtype.UINT8: torch.uint8,
-}
 BATCH = "batch"
 _TRACED_BATCH = 2  # torch.export makes a constant of an axis of length 1.
 
