@@ -7,6 +7,7 @@ on any machine, for compute capabilities that are named.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
@@ -26,6 +27,8 @@ from engine_runtime.executors.tensorrt_library import Library, Messages, load_li
 
 FILE = "model.plan"
 MODULES = {CompilerName.TENSORRT: "tensorrt", CompilerName.TENSORRT_RTX: "tensorrt_rtx"}
+INFORMATION = re.compile(r"Make sure (?:input|output) .* has Int64 binding")
+"""What TensorRT's parser (seen with 10.14 and TensorRT-RTX 1.7) says at the level of warnings of every graph that is as it should be."""
 # Names of `trt.DataType`.
 DTYPES = {
     Dtype.FP32: "FLOAT",
@@ -112,7 +115,7 @@ class TensorRtCompiler:
             size_bytes=file.stat().st_size,
             seconds=time.monotonic() - started,
             layers=int(network.num_layers),
-            warnings=tuple(messages.warnings),
+            warnings=tuple(text for text in messages.warnings if not INFORMATION.search(text)),
         )
 
     def _load(self) -> Library:

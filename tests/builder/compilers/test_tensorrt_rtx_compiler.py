@@ -13,7 +13,7 @@ from diffusion_api.accelerator import Accelerator
 from diffusion_api.accelerator import Compiler as CompilerName
 from diffusion_api.engine_manifest import Dtype, TensorSpec
 from diffusion_api.optimization import QuantizationFormat
-from engine_builder.compilers import compiler_for, plan_file
+from engine_builder.compilers import compiler_for, plan_file, tensorrt
 from engine_builder.compilers.tensorrt import rtx_capabilities
 from engine_builder.errors import CompileError, UnsupportedTargetError
 from engine_runtime.errors import PieceError
@@ -102,6 +102,27 @@ def test_a_later_build_hears_its_own_messages(request_for, tmp_path):
     with pytest.raises(CompileError):
         compiler_for(ADA).compile(request_for(linear_graph("Frobnicate")), tmp_path)
     assert not any("Frobnicate" in warning for warning in compiler_for(ADA).compile(request_for(), tmp_path).warnings)
+
+
+def test_what_is_as_it_should_be_is_no_warning(request_for, tmp_path):
+    """The parser warns of every INT64 input, such as a text encoder's, that its binding must be INT64."""
+    values = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "image_tokens"]) for name in ("ids", "same")]
+    graph = helper.make_graph([helper.make_node("Add", ["ids", "ids"], ["same"])], "ids", values[:1], values[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    specs = [(TensorSpec(name=name, dtype=Dtype.INT64, dims=("image_tokens",)),) for name in ("ids", "same")]
+    assert compiler_for(ADA).compile(request_for(model, inputs=specs[0], outputs=specs[1]), tmp_path).warnings == ()
+
+
+def test_a_true_warning_is_kept(request_for, tmp_path, monkeypatch):
+    library = load_library("tensorrt_rtx")
+    check = tensorrt._check_network
+
+    def warn(*arguments) -> None:
+        library.logger.log(library.module.ILogger.WARNING, "weights are subnormal")
+        check(*arguments)
+
+    monkeypatch.setattr(tensorrt, "_check_network", warn)
+    assert compiler_for(ADA).compile(request_for(), tmp_path).warnings == ("weights are subnormal",)
 
 
 @pytest.mark.parametrize("wanted", [QuantizationFormat.NVFP4, QuantizationFormat.MXFP8])
