@@ -91,7 +91,7 @@ class CompiledPiece:
     folder: Path
     """Where `piece.file` lies."""
     size_bytes: int
-    """Size of all its files."""
+    """Size of the file that holds its weights: TensorRT's plan, kernels included, or what OpenVINO keeps beside the graph's text."""
     seconds: float
     """Wall-clock time of parsing and compiling."""
     layers: int
@@ -160,8 +160,3 @@ def require_formats(accelerator: Accelerator, formats: Collection[QuantizationFo
 def shape_text(shape: Iterable[int]) -> str:
     """Write a shape as `1x64x128`."""
     return "x".join(map(str, shape))
-
-
-def size_of(files: Iterable[Path]) -> int:
-    """Return the size of files together, in bytes."""
-    return sum(file.stat().st_size for file in files)

@@ -1,4 +1,4 @@
-"""Compiles for the CPU: ONNX to OpenVINO IR. Weights are kept as exported; the plugin picks kernels when the piece is loaded."""
+"""Compiles for the CPU: ONNX to OpenVINO IR. Weights are kept in the recipe's types; the plugin picks kernels when a piece is loaded."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from diffusion_api.accelerator import Compiler as CompilerName
 from diffusion_api.engine_manifest import Executor, Piece, TensorSpec
 from diffusion_api.optimization import QuantizationFormat
 from diffusion_api.recipe import Precision
-from engine_builder.compilers.base import AxisRange, CompiledPiece, CompileRequest, size_of
+from engine_builder.compilers.base import AxisRange, CompiledPiece, CompileRequest
 from engine_builder.compilers.openvino_rotary import rewrite_rotary
+from engine_builder.compilers.openvino_weights import store_weights_in_fp16
 from engine_builder.errors import CompileError, UnsupportedTargetError
 
 FILE = "model.xml"
@@ -33,7 +34,7 @@ class OpenVinoCompiler:
 
     def settings(self) -> Mapping[str, str]:
         """Return the properties that every piece gets, and the revision of what is rewritten before."""
-        return {**PROPERTIES, "rewrites": "1"}
+        return {**PROPERTIES, "rewrites": "2"}
 
     def check(self, accelerator: Accelerator, formats: Collection[QuantizationFormat]) -> None:
         """Refuse GPUs; a CPU runs INT8 and only reproduces the arithmetic of every other low-precision format."""
@@ -52,8 +53,11 @@ class OpenVinoCompiler:
         layers = len(model.get_ops())
         model.reshape({spec.name: _shape(openvino, request, spec) for spec in request.inputs})
         rewrite_rotary(model)
+        in_16_bits = request.precision is not Precision.FP32
+        if in_16_bits:
+            store_weights_in_fp16(model)
         file = output_dir / FILE
-        openvino.save_model(model, str(file), compress_to_fp16=request.precision is not Precision.FP32)
+        openvino.save_model(model, str(file), compress_to_fp16=in_16_bits)
         piece = Piece(
             name=request.name,
             executor=Executor.OPENVINO,
@@ -65,7 +69,7 @@ class OpenVinoCompiler:
         return CompiledPiece(
             piece=piece,
             folder=output_dir,
-            size_bytes=size_of((file, file.with_suffix(".bin"))),
+            size_bytes=file.with_suffix(".bin").stat().st_size,
             seconds=time.monotonic() - started,
             layers=layers,
         )
