@@ -10,7 +10,6 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -26,23 +25,12 @@ def main() -> int:
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
     print(f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    with tempfile.TemporaryDirectory() as folder:
-        return sum(_run(name, Path(folder)) != 0 for name in names)
+    return sum(_run(name) != 0 for name in names)
 
 
-def _run(name: str, folder: Path) -> int:
+def _run(name: str) -> int:
     print(f"\n== {name}", flush=True)
-    arguments: list[str] = []
-    if name == "triton_overhead":
-        arguments = [str(_engine(folder) / "model_repository")]
-    return subprocess.run([sys.executable, "-W", "ignore", "-m", f"benchmarks.{name}", *arguments], cwd=ROOT, check=False).returncode
-
-
-def _engine(folder: Path) -> Path:
-    """Build the digits model and return its folder."""
-    command = [sys.executable, "-m", "diffusionctl", "build", "examples/digits.yaml", "--store", str(folder / "store")]
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return next((folder / "store" / "artifacts").glob("engine-*"))
+    return subprocess.run([sys.executable, "-W", "ignore", "-m", f"benchmarks.{name}"], cwd=ROOT, check=False).returncode
 
 
 def _processor() -> str:

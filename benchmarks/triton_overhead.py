@@ -1,7 +1,9 @@
-"""What Triton costs and gains on one engine, and what a batch neighbour changes in a picture; prints two tables.
+"""What Triton costs and gains, and what a batch neighbour changes in a picture: on the digits and on a FLUX.2 of 46 M parameters.
 
-Usage: python benchmarks/triton_overhead.py MODEL_REPOSITORY [--pictures 16]. MODEL_REPOSITORY is `model_repository` of a built engine
-for the CPU. The bare loop runs the same pieces in this process, so the difference is Triton's: gRPC, BLS calls, shared memory.
+    python -m benchmarks.triton_overhead [--threads N] [MODEL_REPOSITORY ...]
+
+Without an argument it builds both in a temporary folder. The bare loop runs the same pieces in this process, so the difference is Triton's:
+gRPC, BLS calls, shared memory, and the delay for which a step waits for company. Pictures are raw, and prompts are cached, in both.
 """
 
 from __future__ import annotations
@@ -9,10 +11,14 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +27,7 @@ from diffusion_api.serving import Serving
 from engine_runtime.client import generate
 from engine_runtime.denoiser import BODY, HEAD, PRELUDE, TRANSFORMER
 from engine_runtime.executors import load_runner
-from engine_runtime.executors.threads import VARIABLE
+from engine_runtime.executors.threads import VARIABLE, cpu_threads
 from engine_runtime.generation import Engine
 from engine_runtime.repository import EngineFiles, load_engine_files
 from engine_runtime.requests import GenerationRequest
@@ -32,25 +38,76 @@ from engine_runtime.triton.server import LocalTriton
 
 PROMPT = "a red digit seven"
 CONCURRENT = 8
-WARM_UP = 3
 DELAYS_US = (0, 1000)
+BATCHES, SLOW_BATCHES = (1, 2, 3, 4, 8), (1, 2, 8)
+WARM_UP = 2
+SLOW_MS = 200
+"""From here on a picture is slow, and fewer are drawn."""
 ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Milliseconds of the same pictures, bare and behind Triton in turns, so that both met the same load of the machine."""
+
+    bare: Sequence[float]
+    served: Sequence[float]
+
+    @property
+    def added(self) -> float:
+        """Median of what Triton added to a picture."""
+        return statistics.median(served - bare for bare, served in zip(self.bare, self.served, strict=True))
+
+    @property
+    def added_at_best(self) -> float:
+        """The fastest behind Triton less the fastest bare: where the machine is busy, nearer to what Triton itself costs."""
+        return min(self.served) - min(self.bare)
 
 
 def main() -> None:
     """Measure and print."""
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("repository", type=Path)
-    arguments.add_argument("--pictures", type=int, default=16)
-    options = arguments.parse_args()
-    os.environ.setdefault(VARIABLE, "1")  # The same number of threads in this process and in Triton's.
-    files = load_engine_files(options.repository / PIPELINE / VERSION)
-    engine = bare_engine(options.repository, files)
-    print(f"{files.manifest.recipe.label}, {files.manifest.shapes[0].shape.name}, {os.environ[VARIABLE]} thread(s) a piece\n")
-    print(f"{'':42}{'best ms':>10}{'p50 ms':>10}{'pictures/s':>12}")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("repositories", nargs="*", type=Path, metavar="MODEL_REPOSITORY", help="of engines for the CPU")
+    parser.add_argument("--threads", type=int, default=cpu_threads(), help="of each piece; else as many as there are CPUs")
+    options = parser.parse_args()
+    os.environ[VARIABLE] = str(options.threads)  # For this process and for Triton's.
+    with tempfile.TemporaryDirectory() as folder:
+        for repository in options.repositories or [digits_repository(Path(folder)), random_repository(Path(folder))]:
+            measure(repository)
+
+
+def digits_repository(folder: Path) -> Path:
+    """Build the example."""
+    _python("diffusionctl", "build", "examples/digits.yaml", "--store", str(folder / "store"))
+    return next((folder / "store" / "artifacts").glob("engine-*")) / "model_repository"
+
+
+def random_repository(folder: Path) -> Path:
+    """Build the random FLUX.2; in a process of its own, for this one measures and needs no torch."""
+    _python("benchmarks.random_engine", str(folder / "random"))
+    return folder / "random" / "model_repository"
+
+
+def _python(module: str, *arguments: str) -> None:
+    done = subprocess.run([sys.executable, "-W", "ignore", "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{module} failed:\n{done.stderr[-2000:]}")
+
+
+def measure(repository: Path) -> None:
+    """Print both tables of an engine."""
+    files = load_engine_files(repository / PIPELINE / VERSION)
+    engine = bare_engine(repository, files)
+    plan = files.manifest.shapes[0]
+    name = f"{files.manifest.recipe.label}, {plan.shape.name}, {len(plan.sigmas) - 1} steps, {_calls(engine)} piece calls a picture"
+    print(f"\n{name}, {os.environ[VARIABLE]} thread(s) a piece\n")
+    print(f"{'':38}{'best ms':>9}{'p50 ms':>9}{'pictures/s':>12}{'added ms':>10}{'added':>9}{'at best ms':>12}")
+    draw = partial(engine.generate, [GenerationRequest(PROMPT, seed=0)])
+    _milliseconds(draw)
+    slow = _milliseconds(draw) > SLOW_MS
     for delay in DELAYS_US:
-        print_served(options.repository, engine, delay, options.pictures)
-    print_neighbours(engine)
+        print_served(repository, engine, delay, pictures=5 if slow else 40)
+    print_neighbours(engine, SLOW_BATCHES if slow else BATCHES)
 
 
 def bare_engine(repository: Path, files: EngineFiles) -> Engine:
@@ -60,7 +117,7 @@ def bare_engine(repository: Path, files: EngineFiles) -> Engine:
 
 
 def print_served(repository: Path, engine: Engine, delay_us: int, pictures: int) -> None:
-    """Measure the engine bare and behind Triton in turns, so that both meet the same load of the machine."""
+    """Measure one delay: pictures one at a time, then from eight clients at once, rounded up to whole batches."""
 
     def bare(seed: int) -> float:
         return _milliseconds(lambda: engine.generate([GenerationRequest(PROMPT, seed=seed)]))
@@ -71,24 +128,24 @@ def print_served(repository: Path, engine: Engine, delay_us: int, pictures: int)
     with tempfile.TemporaryDirectory() as folder:
         link_model_repository(repository, Path(folder), Serving(max_batch_size=CONCURRENT, max_queue_delay_microseconds=delay_us))
         with LocalTriton(Path(folder), installation=find_triton(ROOT)) as triton:
-            turns = [(bare(seed), served(seed)) for seed in range(pictures + WARM_UP)][WARM_UP:]
+            pairs = [(bare(seed), served(seed)) for seed in range(WARM_UP + pictures)][WARM_UP:]
             started = time.perf_counter()
             with ThreadPoolExecutor(CONCURRENT) as pool:
-                together = list(pool.map(served, range(pictures * 2)))
+                together = list(pool.map(served, range(-(-pictures // CONCURRENT) * CONCURRENT)))
             rate = len(together) / (time.perf_counter() - started)
-    alone, behind = [turn[0] for turn in turns], [turn[1] for turn in turns]
-    _print_row("bare loop, one at a time", alone, 1000 / statistics.median(alone))
-    _print_row(f"Triton, delay {delay_us} µs, one at a time", behind, 1000 / statistics.median(behind))
+    turns = Turns([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+    typical = statistics.median(turns.bare)
+    _print_row("bare loop, one at a time", turns.bare, 1000 / typical)
+    added = f"{turns.added:>10.2f}{turns.added / typical:>9.1%}{turns.added_at_best:>12.2f}"
+    _print_row(f"Triton, delay {delay_us} µs, one at a time", turns.served, 1000 / statistics.median(turns.served), added)
     _print_row(f"Triton, delay {delay_us} µs, {CONCURRENT} at once", together, rate)
-    added = min(behind) - min(alone)
-    print(f"  Triton adds {added:.2f} ms a picture, by the best of each: one connection and {_calls(engine)} calls of pieces\n")
 
 
-def print_neighbours(engine: Engine) -> None:
+def print_neighbours(engine: Engine, batches: Sequence[int]) -> None:
     """Print how far a picture moves when others are drawn in the same batch: kernels may round otherwise at another batch size."""
     alone = engine.generate([GenerationRequest(PROMPT, seed=0)])[0].output.astype(np.int64)
-    print(f"{'same request in a batch of':28}{'pixels that differ':>20}{'largest':>10}{'PSNR dB':>10}")
-    for batch in (1, 2, 3, 4, 8):
+    print(f"\n{'same request in a batch of':28}{'values that differ':>20}{'largest':>10}{'PSNR dB':>10}")
+    for batch in batches:
         requests = [GenerationRequest(PROMPT, seed=seed) for seed in range(batch)]
         difference = engine.generate(requests)[0].output.astype(np.int64) - alone
         error = float(np.mean(difference**2))
@@ -102,8 +159,8 @@ def _milliseconds(draw: Callable[[], object]) -> float:
     return 1000 * (time.perf_counter() - started)
 
 
-def _print_row(name: str, durations: Sequence[float], rate: float) -> None:
-    print(f"{name:42}{min(durations):>10.2f}{statistics.median(durations):>10.2f}{rate:>12.1f}")
+def _print_row(name: str, durations: Sequence[float], rate: float, added: str = "") -> None:
+    print(f"{name:38}{min(durations):>9.2f}{statistics.median(durations):>9.2f}{rate:>12.2f}{added}", flush=True)
 
 
 def _calls(engine: Engine) -> int:
