@@ -46,6 +46,8 @@ class Comparison(ApiModel):
     """The checkpoint in torch, eager."""
     optimized: Latency
     """The compiled engine."""
+    measured_on: str = ""
+    """Processor or GPU that both ran on: the figures hold for it alone."""
 
     @property
     def speedup(self) -> float:
@@ -127,6 +129,8 @@ class BuildReport(ApiModel):
     """True where quality was measured on the compiled engine; False where on the quantized model in torch."""
     quality: MeasuredQuality
     """Quality of the engine."""
+    rerun_psnr: float | None = None
+    """Noise floor: PSNR in dB between two equal runs of the unoptimized model; 100 where they are equal."""
     comparison: Comparison | None = None
     """Speed; None where the engine cannot run on the machine that built it."""
     unoptimized_mib: float

@@ -14,6 +14,7 @@ from diffusion_api.engine_key import engine_key, prompts_digest
 from diffusion_api.model_spec import ModelSource
 from engine_builder.compilers import compiler_for
 from engine_builder.compilers.gpu import check_gpu
+from engine_builder.compilers.openvino import capabilities
 from engine_builder.errors import InvalidJobError, UnsupportedTargetError
 from engine_builder.fetch import resolve_revision
 from engine_builder.planning import Candidate, candidates
@@ -52,6 +53,8 @@ class EnginePlan:
     """The engine, where it is in the store already."""
     candidates: tuple[Candidate, ...]
     """The recipes, in the order they are tried."""
+    instruction_set: str | None
+    """`bf16` where a CPU's engine is written for one that computes BF16; None elsewhere."""
     metric_revisions: Mapping[str, str] = field(default_factory=dict)
     """Commit or digest of what measures LPIPS and CLIP, by `lpips` and `clip`, where the quality budget limits them."""
 
@@ -113,10 +116,21 @@ def plan_engine(job: BuildJob, store: Store, settings: BuildSettings | None = No
         compiler_version=compiler.version(),
         builder=builder_version(),
         student_digest=student,
+        instruction_set=(instructions := instruction_set(job)),
         builder_flags={**compiler.settings(), **{f"{name}Revision": found for name, found in metrics.items()}},
     )
     name = f"{compiler.name} {compiler.version()}"
-    return EnginePlan(job, key, revision, student, name, store.find(ENGINE_STAGE, key, full=settings.hash_reused), recipes, metrics)
+    return EnginePlan(
+        job, key, revision, student, name, store.find(ENGINE_STAGE, key, full=settings.hash_reused), recipes, instructions, metrics
+    )
+
+
+def instruction_set(job: BuildJob) -> str | None:
+    """Return what of this CPU is written into an engine: whether its pieces are to be computed in BF16, which AMX and AVX512-BF16 do.
+
+    Nothing else of it is. OpenVINO's files are a graph with its weights; kernels for AVX2, VNNI or AMX are chosen when a server loads it.
+    """
+    return "bf16" if job.accelerator.is_cpu and "BF16" in capabilities() else None
 
 
 def metric_uris(job: BuildJob) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -17,23 +18,43 @@ Clock = Callable[[], float]
 
 def measure_latency(generate: Generate, repeats: int, *, warm_up: int = 1, clock: Clock = time.perf_counter) -> Latency:
     """Time `repeats` generations after `warm_up` unmeasured ones."""
-    (latency,) = _interleaved((generate,), repeats, warm_up, clock)
+    (latency,) = _interleaved((generate,), range(repeats, repeats + 1), math.inf, warm_up, clock)
     return latency
 
 
 def compare_latency(
-    unoptimized: Generate, optimized: Generate, repeats: int, *, warm_up: int = 1, clock: Clock = time.perf_counter
+    unoptimized: Generate,
+    optimized: Generate,
+    repeats: int,
+    *,
+    at_least: int = 1,
+    budget_seconds: float = math.inf,
+    warm_up: int = 1,
+    clock: Clock = time.perf_counter,
 ) -> Comparison:
-    """Time both in turns (A B A B …), so that a machine that slows down meanwhile slows both."""
-    first, second = _interleaved((unoptimized, optimized), repeats, warm_up, clock)
+    """Time both in turns (A B A B …), so that a machine that slows down meanwhile slows both.
+
+    Args:
+        unoptimized: What is compared with.
+        optimized: What is compared.
+        repeats: Measured turns, unless time runs out.
+        at_least: Measured turns even then.
+        budget_seconds: No further turn begins after so long, the warm-up included.
+        warm_up: Turns before, which do not count.
+        clock: For tests.
+    """
+    first, second = _interleaved((unoptimized, optimized), range(at_least, repeats + 1), budget_seconds, warm_up, clock)
     return Comparison(unoptimized=first, optimized=second)
 
 
-def _interleaved(variants: tuple[Generate, ...], repeats: int, warm_up: int, clock: Clock) -> list[Latency]:
-    if repeats < 1:
-        raise ValueError(f"repeats is {repeats}; measure at least once")
+def _interleaved(variants: tuple[Generate, ...], repeats: range, budget_seconds: float, warm_up: int, clock: Clock) -> list[Latency]:
+    if not repeats or repeats[0] < 1:
+        raise ValueError(f"between {repeats.start} and {repeats.stop - 1} repeats; measure at least once")
     seconds: list[list[float]] = [[] for _ in variants]
-    for turn in range(warm_up + repeats):
+    started = clock()
+    for turn in range(warm_up + repeats[-1]):
+        if turn >= warm_up + repeats[0] and clock() - started >= budget_seconds:
+            break
         for variant, measured in zip(variants, seconds, strict=True):
             begin = clock()
             variant(turn)

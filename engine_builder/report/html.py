@@ -92,11 +92,15 @@ def _figures(report: BuildReport) -> list[Row]:
         before, after = report.comparison.unoptimized, report.comparison.optimized
         detail = f"unoptimized {words.milliseconds(before.median_ms)}; 95% within {words.milliseconds(after.p95_ms)}"
         figures.append({"name": "Latency of a picture", "value": words.milliseconds(after.median_ms), "detail": detail, "style": ""})
-        detail = f"than torch, eager; median of {after.repeats}"
+        detail = f"than torch, eager; median of {after.repeats}{_place(report.comparison.measured_on)}"
         figures.append({"name": "Faster", "value": f"{report.comparison.speedup:.2f}×", "detail": detail, "style": ""})
     detail = f"unoptimized {words.mebibytes(report.unoptimized_mib)}"
     figures.append({"name": "Size", "value": words.mebibytes(report.optimized_mib), "detail": detail, "style": ""})
     return figures
+
+
+def _place(machine: str) -> str:
+    return f" on {machine}" if machine else ""
 
 
 def _frontier(points: Sequence[frontier.FrontierPoint], min_psnr: float | None) -> Markup | str:

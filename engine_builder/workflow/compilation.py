@@ -112,7 +112,8 @@ def compile_stage(context: BuildContext, choice: Choice, piece: ExportedPiece) -
     named = {dim for spec in (*piece.inputs, *piece.outputs) for dim in spec.dims}
     axes = {name: [axis.minimum, axis.optimum, axis.maximum] for name, axis in profile.axes.items() if name in named}
     inputs = (piece.digest, piece.name, compiler.version(), dict(compiler.settings()), axes, profile.batch.maximum)
-    return context.runner.run("compile", (*inputs, context.job.accelerator, choice.recipe.precision), work, label=piece.name)
+    target = (context.job.accelerator, context.plan.instruction_set, choice.recipe.precision)
+    return context.runner.run("compile", (*inputs, *target), work, label=piece.name)
 
 
 def graph_precision(context: BuildContext) -> Precision:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
+
 from diffusion_api.build_job import BuildJob
 from diffusion_api.engine_manifest import EngineManifest
 from diffusion_api.optimization import QuantizationFormat
@@ -15,6 +17,7 @@ from engine_builder.compilers.base import Compiler
 from engine_builder.evaluation.metrics import PerceptualModels
 from engine_builder.evaluation.samples import SampleSplit
 from engine_builder.families.base import Family
+from engine_builder.machine import processor
 from engine_builder.stage_runner import StageRunner
 from engine_builder.workflow.checkpoint_stage import Checkpoint
 from engine_builder.workflow.simulation import Placement, Simulation, load_simulation, placement_for
@@ -50,6 +53,11 @@ class BuildContext:
     def placement(self) -> Placement:
         """Where models are drawn with."""
         return placement_for(self.job.accelerator)
+
+    @property
+    def machine(self) -> str:
+        """What engines are measured on: the GPU, or the processor with its cores."""
+        return processor() if self.job.accelerator.is_cpu else torch.cuda.get_device_name(0)
 
     @property
     def arithmetic(self) -> list[str]:

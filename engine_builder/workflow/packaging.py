@@ -90,6 +90,7 @@ def build_report(context: BuildContext, outcome: Outcome, started_at: datetime) 
         simulated=outcome.choice.scored.candidate.simulated,
         verified_on_engine=verified.on_engine,
         quality=verified.quality,
+        rerun_psnr=min(reference.rerun_psnr for reference in outcome.references.by_size),
         comparison=verified.comparison,
         unoptimized_mib=context.checkpoint.size_mib,
         optimized_mib=outcome.compiled.size_mib,

@@ -71,6 +71,13 @@ def test_the_report_says_what_was_chosen_and_what_it_costs(html: str, report) ->
     assert "1 min 37 s" in words
 
 
+def test_the_report_names_the_noise_floor_and_the_machine_that_speed_was_measured_on(report, pictures) -> None:
+    comparison = report.comparison.model_copy(update={"measured_on": "Zen 9, 16 cores"})
+    page = render_report(report.model_copy(update={"rerun_psnr": 61.5, "comparison": comparison}), pictures)
+    assert "61.5 dB" in page
+    assert "on Zen 9, 16 cores" in page
+
+
 def test_every_recipe_is_in_the_table(html: str, report) -> None:
     words = Page(html).words
     assert all(candidate.label in words for candidate in report.candidates)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from diffusion_api.parsing import parse_build_job
-from engine_builder import stage_runner
+from engine_builder import build, stage_runner
 from engine_builder.build import plan_engine
 from engine_builder.errors import InvalidJobError
 from engine_builder.progress import SilentProgress
@@ -27,6 +27,16 @@ def test_other_weights_to_measure_lpips_with_are_another_engine(tmp_path: Path) 
         weights.write_bytes(content)
         keys.add(key_of(digits_job(qualityBudget={"maxLPIPS": 0.1, "lpipsUri": f"file://{weights}"}), tmp_path))
     assert len(keys) == 2
+
+
+def test_an_engine_for_a_cpu_that_computes_bf16_is_another_than_for_one_that_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = []
+    for capabilities in (("FP32", "INT8"), ("FP32", "INT8", "BIN"), ("FP32", "INT8", "BF16")):
+        monkeypatch.setattr(build, "capabilities", lambda found=capabilities: found)
+        keys.append(key_of(digits_job(), tmp_path))
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_prompts_in_a_cluster_are_refused_rather_than_replaced_by_the_built_in_ones(tmp_path: Path) -> None:

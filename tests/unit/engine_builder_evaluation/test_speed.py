@@ -35,6 +35,15 @@ def test_the_warm_up_does_not_count() -> None:
     assert comparison.speedup == pytest.approx(2)
 
 
+@pytest.mark.parametrize(("budget_seconds", "repeats"), [(100.0, 15), (40.0, 10), (1.0, 3)])
+def test_a_slow_model_is_measured_less_often_but_three_times(budget_seconds, repeats):
+    machine = FakeMachine()
+    comparison = compare_latency(
+        machine.work("a", 1.0), machine.work("b", 1.0), 15, at_least=3, budget_seconds=budget_seconds, warm_up=1, clock=lambda: machine.now
+    )
+    assert comparison.unoptimized.repeats == comparison.optimized.repeats == repeats
+
+
 def test_a_measurement_needs_a_repeat() -> None:
     with pytest.raises(ValueError, match="at least once"):
         measure_latency(lambda seed: None, repeats=0)
