@@ -26,6 +26,7 @@ from diffusion_operator.reconciling.observation import Observation
 from diffusion_operator.reconciling.reconciler import Reconciler
 from diffusion_operator.reconciling.routing import concerned
 from diffusion_operator.reconciling.status_metrics import StatusMetrics
+from diffusion_operator.reconciling.work_queue import DEFAULT_BACK_OFF, BackOff
 from diffusion_operator.settings import OperatorSettings
 
 RETRY_SECONDS = 2.0
@@ -52,6 +53,7 @@ class Operator:
         namespaces: Sequence[str] = (),
         identity: str = "diffusion-operator",
         now: Callable[[], datetime] = utc_now,
+        back_off: BackOff = DEFAULT_BACK_OFF,
     ) -> None:
         self.store = ObjectStore()
         self.is_synced = False
@@ -63,7 +65,7 @@ class Operator:
         observation = Observation(client, self.store, self._facts, self._users, settings)
         executor = Executor(client, self.store, EventRecorder(client, identity))
         self._reconciler = Reconciler(self.store, observation, executor, settings, now, self._status_metrics)
-        self.controllers = {each: ControllerLoop(each, self._reconciler.reconcile, metrics) for each in Controller}
+        self.controllers = {each: ControllerLoop(each, self._reconciler.reconcile, metrics, back_off) for each in Controller}
         self._leads = False
         self.store.subscribe(self._changed)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -20,6 +20,7 @@ class OperatorMetrics:
     """Every metric, in a registry of its own."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # Twice the series, for a time that nobody asks for.
         self.registry = CollectorRegistry()
         named = ["name"]
         by_controller = ["controller"]

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from diffusion_api.conditions import ConditionStatus, ConditionType, Reason
 from diffusion_api.engine import DiffusionEngine
 from diffusion_operator.manifests.controller_revision import RevisionRecord, revision_record
+from diffusion_operator.manifests.engine import MADE_FOR
 from diffusion_operator.manifests.labels import REVISION
-from diffusion_operator.observing.objects import Body, is_deleted, label, part
+from diffusion_operator.observing.objects import Body, annotation, is_deleted, label, part
 from diffusion_operator.observing.pods import holds_accelerator, is_serving, ready_since, trouble
 from diffusion_operator.planning.observed import EngineState, ObservedEngine, RevisionPods
 
@@ -54,6 +55,7 @@ def observed_engine(engine: DiffusionEngine) -> ObservedEngine:
         message=ready.message if ready else "",
         outside_budget=gate is not None and gate.reason is Reason.QUALITY_OUTSIDE_BUDGET,
         result=result,
+        made_for=annotation({"metadata": engine.metadata.model_extra or {}}, MADE_FOR),
     )
 
 

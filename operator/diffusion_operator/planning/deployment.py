@@ -116,7 +116,7 @@ def _unchanged(deployment: DiffusionDeployment, verdict: Verdict, phase: str, no
 def _engine(scene: _Scene) -> tuple[Manifest, ...]:
     if scene.observed.engine is not None:
         return ()
-    return (diffusion_engine(scene.identity.name, scene.owner.namespace, scene.identity.spec),)
+    return (diffusion_engine(scene.identity.name, scene.owner, scene.identity.spec),)
 
 
 def _asked_for(scene: _Scene) -> RevisionRecord | None:

@@ -50,7 +50,7 @@ def outcome_status(
         "observed_generation": deployment.metadata.generation,
         "phase": _phase(ready, progressing, engine),
         "conditions": merged(before.conditions, verdicts, deployment.metadata.generation, now),
-        "engine": _engine_status(before, outcome),
+        "engine": _engine_status(deployment.metadata.name, before, outcome),
         "replicas": sum(state.existing for state in pods),
         "ready_replicas": sum(state.ready for state in pods),
         "updated_replicas": asked.existing if engine.status is ConditionStatus.TRUE else 0,
@@ -160,11 +160,11 @@ def _serving_revision(observed: ObservedDeployment, traffic: Traffic | None) -> 
     return max(sorted(ready), key=lambda name: (ready[name], name == target), default=None)
 
 
-def _engine_status(before: DiffusionDeploymentStatus, outcome: Outcome) -> EngineStatus:
+def _engine_status(name: str, before: DiffusionDeploymentStatus, outcome: Outcome) -> EngineStatus:
     identity = outcome.identity
     if before.engine is not None and before.engine.name == identity.name:
         return before.engine
-    return EngineStatus(name=identity.name, key=identity.key, reused=outcome.engine is not None)
+    return EngineStatus(name=identity.name, key=identity.key, reused=outcome.engine is not None and outcome.engine.made_for != name)
 
 
 def _result_fields(result: EngineResult) -> dict[str, object]:

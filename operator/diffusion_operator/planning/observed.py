@@ -76,6 +76,8 @@ class ObservedEngine:
     """Whether it failed because no recipe holds the quality budget."""
     result: EngineResult | None = None
     """What the build yielded; there whenever the state is READY."""
+    made_for: str = ""
+    """Name of the deployment that was the first to need it; empty where a user made it."""
 
 
 @dataclass(frozen=True)

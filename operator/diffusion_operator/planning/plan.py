@@ -57,14 +57,22 @@ USUAL = frozenset(
 )
 
 
+UNTOLD = frozenset({Reason.FIXED_REPLICAS})
+"""Reasons that are what the user wrote."""
+
+
 def transition_events(before: Sequence[Condition], after: Sequence[Condition]) -> tuple[Event, ...]:
     """One event for each condition that came to another status or reason; so a quiet reconcile tells nothing.
 
-    Two conditions that say the same give one event.
+    Of two conditions with one reason the first tells it, and what is not known yet is no news.
     """
     known = {condition.type: (condition.status, condition.reason) for condition in before}
-    changed = [condition for condition in after if known.get(condition.type) != (condition.status, condition.reason)]
-    return tuple(dict.fromkeys(Event(_severity(condition), condition.reason.value, condition.message) for condition in changed))
+    told: dict[Reason, Event] = {}
+    for condition in after:
+        is_news = known.get(condition.type) != (condition.status, condition.reason)
+        if is_news and condition.status is not ConditionStatus.UNKNOWN and condition.reason not in UNTOLD:
+            told.setdefault(condition.reason, Event(_severity(condition), condition.reason.value, condition.message))
+    return tuple(told.values())
 
 
 def _severity(condition: Condition) -> EventType:

@@ -7,7 +7,6 @@ defaults, leaves out what is empty, and writes quantities in another form; none 
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -30,10 +29,10 @@ SUFFIXES = {
 
 
 def stamped(manifest: Manifest) -> Manifest:
-    """Return a copy that carries its own digest."""
-    copied = copy.deepcopy(manifest)
-    copied["metadata"].setdefault("annotations", {})[APPLIED] = _digest(manifest)
-    return copied
+    """Return the manifest with its own digest on it; it shares everything else with the original."""
+    metadata = manifest["metadata"]
+    annotations = {**(metadata.get("annotations") or {}), APPLIED: _digest(manifest)}
+    return {**manifest, "metadata": {**metadata, "annotations": annotations}}
 
 
 def is_applied(manifest: Manifest, live: Mapping[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from diffusion_operator.cluster.errors import ClusterError, MissingError, Outdat
 from diffusion_operator.logs import reconcile_context
 from diffusion_operator.metrics import OperatorMetrics
 from diffusion_operator.reconciling.keys import Controller, Key, Outcome
-from diffusion_operator.reconciling.work_queue import WorkQueue
+from diffusion_operator.reconciling.work_queue import BackOff, WorkQueue
 
 UNAVAILABLE_SECONDS = 15.0
 """Longest wait while the API server is away."""
@@ -53,9 +53,11 @@ class QueueMetrics:
 class ControllerLoop:
     """The queue and the workers of one controller."""
 
-    def __init__(self, controller: Controller, reconcile: Callable[[Key], Awaitable[Outcome]], metrics: OperatorMetrics) -> None:
+    def __init__(
+        self, controller: Controller, reconcile: Callable[[Key], Awaitable[Outcome]], metrics: OperatorMetrics, back_off: BackOff
+    ) -> None:
         self.controller = controller
-        self.queue: WorkQueue[Key] = WorkQueue(QueueMetrics(metrics, controller))
+        self.queue: WorkQueue[Key] = WorkQueue(QueueMetrics(metrics, controller), back_off)
         self._reconcile, self._metrics = reconcile, metrics
         self._changes: dict[Key, int] = {}
         metrics.unfinished.labels(controller).set_function(lambda: sum(self.queue.working_seconds()))

@@ -30,6 +30,9 @@ class BackOff:
         return wait * (1 + self.jitter * draw)
 
 
+DEFAULT_BACK_OFF = BackOff()
+
+
 class QueueObserver(Protocol):
     """Is told what happens, for metrics."""
 
@@ -52,7 +55,7 @@ class WorkQueue(Generic[Key]):
     def __init__(
         self,
         observer: QueueObserver,
-        back_off: BackOff = BackOff(),
+        back_off: BackOff = DEFAULT_BACK_OFF,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._observer, self._back_off, self._clock = observer, back_off, clock
@@ -134,9 +137,9 @@ class WorkQueue(Generic[Key]):
         return [now - since for since in self._working.values()]
 
     @property
-    def is_idle(self) -> bool:
-        """Whether nothing waits, nothing is worked on, and no timer runs."""
-        return not (self._waiting or self._working or self._timers)
+    def is_quiet(self) -> bool:
+        """Whether nothing waits, is worked on, or failed; keys that are due later may be left."""
+        return not (self._waiting or self._working or self._failures)
 
     def _fire(self, key: Key) -> None:
         del self._timers[key]

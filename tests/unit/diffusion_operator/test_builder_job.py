@@ -108,7 +108,7 @@ def test_the_store_s_claim_outlives_every_owner():
 
 
 def test_an_engine_belongs_to_nobody_and_says_who_manages_it():
-    manifest = diffusion_engine("engine-1", "pictures", engine().spec)
+    manifest = diffusion_engine("engine-1", OWNER, engine().spec)
     assert "ownerReferences" not in manifest["metadata"]
     assert manifest["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "diffusion-operator"
     assert manifest["spec"]["accelerator"]["product"] == "NVIDIA-B200"

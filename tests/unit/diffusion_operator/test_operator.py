@@ -1,0 +1,289 @@
+"""The whole operator against a cluster in memory."""
+
+from __future__ import annotations
+
+import asyncio
+
+from diffusion_api.conditions import Reason
+from diffusion_operator.cluster import kinds
+from diffusion_operator.cluster.errors import RefusedError
+from tests.unit.diffusion_operator.fake_cluster import FakeCluster
+from tests.unit.diffusion_operator.running import NAMESPACE, deployment, reference, running, served, settled
+
+KLEIN = reference("DiffusionDeployment", "klein")
+
+
+def condition(body, type):
+    return next(each for each in body["status"]["conditions"] if each["type"] == type)
+
+
+def said(body, type="Ready"):
+    found = condition(body, type)
+    return found["status"], found["reason"]
+
+
+def test_a_deployment_is_built_and_served():
+    async def scenario():
+        cluster = FakeCluster()
+        cluster.put(deployment())
+        async with running(cluster) as operator:
+            await served(operator, cluster)
+        return cluster
+
+    cluster = asyncio.run(scenario())
+    status = cluster.objects[KLEIN]["status"]
+    assert said(cluster.objects[KLEIN]) == ("True", "Serving")
+    assert status["recipe"] == "NVFP4 + BF16, no step cache"
+    assert status["readyReplicas"] == 1
+    engine = cluster.one("DiffusionEngine")
+    assert said(engine) == ("True", "EngineReady")
+    assert engine["status"]["users"] == 1
+    assert {ref.kind for ref in cluster.objects} >= {
+        "Job",
+        "ConfigMap",
+        "PersistentVolumeClaim",
+        "Deployment",
+        "Service",
+        "ControllerRevision",
+    }
+
+
+def test_events_tell_the_story_once():
+    async def scenario():
+        cluster = FakeCluster()
+        cluster.put(deployment())
+        async with running(cluster) as operator:
+            await served(operator, cluster)
+        return [event for _, event in cluster.of_kind("Event") if event["regarding"]["kind"] == "DiffusionDeployment"]
+
+    events = asyncio.run(scenario())
+    reasons = [event["reason"] for event in events]
+    assert set(reasons) >= {"EnginePending", "EngineReady", "RollingOut", "Serving"}
+    assert len(reasons) == len(set(reasons))
+    assert {event["type"] for event in events if event["reason"] != "PodsNotReady"} == {"Normal"}
+
+
+def test_a_quiet_cluster_costs_no_write():
+    async def scenario():
+        cluster = FakeCluster()
+        for name in ("klein", "dev"):
+            cluster.put(deployment(name))
+        async with running(cluster) as operator:
+            await served(operator, cluster)
+            before = len(cluster.writes)
+            await operator.resync()
+            await settled(operator)
+            quiet = cluster.writes[before:]
+        async with running(cluster) as operator:
+            before = len(cluster.writes)
+            await settled(operator)
+            return quiet, cluster.writes[before:]
+
+    assert asyncio.run(scenario()) == ([], [])
+
+
+def test_two_deployments_of_one_key_share_one_build():
+    async def scenario():
+        cluster = FakeCluster()
+        cluster.put(deployment("klein"))
+        cluster.put(deployment("copy", serving={"maxQueueDelayMicroseconds": 5}))
+        async with running(cluster) as operator:
+            await served(operator, cluster)
+        return cluster
+
+    cluster = asyncio.run(scenario())
+    assert len(list(cluster.of_kind("Job"))) == 1
+    assert cluster.one("DiffusionEngine")["status"]["users"] == 2
+
+
+def test_drift_is_undone():
+    async def scenario():
+        cluster = FakeCluster()
+        cluster.put(deployment())
+        async with running(cluster) as operator:
+            await served(operator, cluster)
+            state = cluster.state()
+            service = reference("Service", "klein", "v1")
+            cluster.edit(service, spec={"selector": {"app": "other"}, "ports": []})
+            await settled(operator)
+            cluster.remove(reference("PodDisruptionBudget", "klein", "policy/v1"))
+            await settled(operator)
+            return state, cluster.state()
+
+    before, after = asyncio.run(scenario())
+    assert before == after
+
+
+def test_an_object_of_somebody_else_is_not_taken():
+    async def scenario():
+        cluster = FakeCluster()
+        cluster.put(
+            {
+                "apiVersion": "v1",
+                "kind": "Service",
+                "metadata": {"name": "klein", "namespace": NAMESPACE},
+                "spec": {"selector": {"app": "shop"}},
+            }
+            | {"manager": "user"}
+        )
+        cluster.put(deployment())
+        async with running(cluster) as operator:
+            for _ in range(3):
+                cluster.run_jobs()
+                await asyncio.sleep(0.005)
+            assert not operator.controllers["diffusiondeployment"].queue.is_quiet
+        return cluster.objects[reference("Service", "klein", "v1")]
+
+    assert asyncio.run(scenario())["spec"] == {"selector": {"app": "shop"}}
+
+
+def test_a_refusal_is_said_and_goes_when_it_ends():
+    async def scenario():
+        cluster = FakeCluster()
+        cluster.put(deployment())
+
+        def no_jobs(manifest):
+            if manifest["kind"] == "Job":
+                raise RefusedError("exceeded quota: gpus")
+
+        cluster.check = no_jobs
+        async with running(cluster) as operator:
+            while "status" not in cluster.objects[KLEIN] or said(cluster.objects[KLEIN])[1] != "EngineBuildFailed":
+                await asyncio.sleep(0)
+                if any("exceeded quota" in str(body.get("status")) for _, body in cluster.of_kind("DiffusionEngine")):
+                    break
+            refused = cluster.one("DiffusionEngine")
+            cluster.check = lambda manifest: None
+            await served(operator, cluster)
+        return refused, cluster.objects[KLEIN]
+
+    refused, klein = asyncio.run(scenario())
+    assert said(refused) == ("False", Reason.APPLY_REFUSED)
+    assert "exceeded quota" in condition(refused, "Ready")["message"]
+    assert said(klein) == ("True", "Serving")
+
+
+def test_an_unreadable_object_is_told_so_and_left_alone():
+    async def scenario():
+        cluster = FakeCluster()
+        cluster.put(deployment(rollout={"strategy": "Sideways"}))
+        async with running(cluster) as operator:
+            await settled(operator)
+            first = cluster.objects[KLEIN]
+            writes = len(cluster.writes)
+            await operator.resync()
+            await settled(operator)
+            assert len(cluster.writes) == writes
+            cluster.edit(KLEIN, spec=deployment()["spec"])
+            await served(operator, cluster)
+        return first, cluster.objects[KLEIN]
+
+    bad, good = asyncio.run(scenario())
+    assert said(bad) == ("False", "InvalidSpec")
+    assert "spec.rollout.strategy" in condition(bad, "Ready")["message"]
+    assert said(good) == ("True", "Serving")
+
+
+def test_a_build_that_fails_says_why_with_its_log():
+    async def scenario():
+        cluster = FakeCluster()
+        cluster.put(deployment())
+        message = {"event": "result", "succeeded": False, "exitCode": 65, "message": "the checkpoint misses vae/"}
+        async with running(cluster) as operator:
+            await settled(operator)
+            cluster.logs = {f"{ref.name}-1": "reading\nthe checkpoint misses vae/" for ref, _ in cluster.of_kind("Job")}
+            cluster.run_jobs(message, exit_code=65)
+            await settled(operator)
+            writes = len(cluster.writes)
+            await operator.resync()
+            await settled(operator)
+            assert len(cluster.writes) == writes
+        return cluster.one("DiffusionEngine"), cluster.objects[KLEIN]
+
+    engine, klein = asyncio.run(scenario())
+    assert engine["status"]["failure"]["exitCode"] == 65
+    assert engine["status"]["failure"]["logTail"].startswith("reading")
+    assert said(klein) == ("False", "EngineBuildFailed")
+    assert "misses vae/" in condition(klein, "Ready")["message"]
+
+
+def test_a_job_that_is_seen_to_end_before_its_pod_has_its_result():
+    async def scenario():
+        cluster = FakeCluster()
+        cluster.put(deployment())
+        async with running(cluster) as operator:
+            await settled(operator)
+            job = cluster.one("Job")
+            cluster.deaf = True
+            cluster.run_jobs()
+            cluster.deaf = False
+            ended = cluster.one("Job")
+            operator.store.put(kinds.JOB, ended)
+            await settled(operator)
+            assert job["metadata"]["uid"] == ended["metadata"]["uid"]
+        return cluster.one("DiffusionEngine"), [event["reason"] for _, event in cluster.of_kind("Event")]
+
+    engine, reasons = asyncio.run(scenario())
+    assert said(engine) == ("True", "EngineReady")
+    assert "EngineBuildFailed" not in reasons
+
+
+def test_lost_events_are_healed_by_a_resync():
+    async def scenario():
+        cluster = FakeCluster()
+        cluster.put(deployment())
+        async with running(cluster) as operator:
+            await served(operator, cluster)
+            state = cluster.state()
+            cluster.deaf = True
+            cluster.remove(reference("Service", "klein", "v1"))
+            cluster.edit(KLEIN, spec=deployment(autoscaling={"minReplicas": 3, "maxReplicas": 3})["spec"])
+            await settled(operator)
+            assert reference("Service", "klein", "v1") not in cluster.objects
+            cluster.deaf = False
+            await operator.resync()
+            await served(operator, cluster)
+        return state, cluster
+
+    state, cluster = asyncio.run(scenario())
+    assert reference("Service", "klein", "v1") in cluster.objects
+    assert cluster.objects[KLEIN]["status"]["readyReplicas"] == 3
+    assert cluster.state().keys() > state.keys()
+
+
+def test_a_deployment_deleted_during_its_build_leaves_only_the_shared_engine():
+    async def scenario():
+        cluster = FakeCluster()
+        cluster.put(deployment())
+        async with running(cluster) as operator:
+            await settled(operator)
+            cluster.remove(KLEIN)
+            await settled(operator)
+            cluster.run_jobs()
+            await settled(operator)
+        return cluster
+
+    cluster = asyncio.run(scenario())
+    engine = cluster.one("DiffusionEngine")
+    assert engine["status"]["users"] == 0
+    assert engine["status"]["unusedSince"]
+    assert said(engine) == ("True", "EngineReady")
+    assert not list(cluster.of_kind("Deployment"))
+
+
+def test_a_new_namesake_does_not_inherit_the_old_ones_revisions():
+    async def scenario():
+        cluster = FakeCluster()
+        cluster.put(deployment())
+        async with running(cluster) as operator:
+            await served(operator, cluster)
+            old = cluster.objects[KLEIN]["metadata"]["uid"]
+            cluster.remove(KLEIN)
+            cluster.put(deployment())
+            await served(operator, cluster)
+        return old, cluster
+
+    old, cluster = asyncio.run(scenario())
+    owners = {owner["uid"] for body in cluster.objects.values() for owner in body["metadata"].get("ownerReferences", ())}
+    assert old not in owners
+    assert said(cluster.objects[KLEIN]) == ("True", "Serving")
