@@ -80,6 +80,10 @@ lock: $(VENV)/.uv ## Pin all requirements anew
 	$(UV) pip compile $(LOCK_FLAGS) requirements/serve.in -o requirements/serve.txt
 	$(UV) pip compile $(LOCK_FLAGS) --no-deps requirements/tritonserver.in -o requirements/tritonserver.txt
 	$(UV) pip compile $(LOCK_FLAGS) pyproject.toml --extra operator --extra builder --extra runtime --extra cpu --extra tensorrt-rtx --extra cli --group dev -o requirements/dev.txt
+	# Images get the versions that the tests ran with.
+	$(UV) pip compile $(LOCK_FLAGS) pyproject.toml --extra operator -c requirements/dev.txt -o requirements/operator.txt
+	$(UV) pip compile $(LOCK_FLAGS) pyproject.toml --extra builder --extra runtime --extra cpu --extra tensorrt-rtx -c requirements/dev.txt -o requirements/builder.txt
+	$(UV) pip compile $(LOCK_FLAGS) requirements/triton-gpu.in -c requirements/serve.txt -o requirements/triton-gpu.txt
 LOCK_FLAGS := --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .PHONY: bench

@@ -1,6 +1,7 @@
 """Asks this machine for its GPU and its TensorRT by their C libraries, which need neither torch nor Python bindings.
 
-NVIDIA's Triton image has the libraries and no bindings; the driver's NVML comes with the container runtime.
+NVIDIA's Triton image has the libraries and no bindings; the driver's NVML comes with the container runtime. An image's build checks
+its library by `python -m engine_runtime.nvidia tensorrt 11.1.0.106`.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -84,3 +86,14 @@ def _version(library: ctypes.CDLL) -> str:
 def _check(function: str, result: int) -> None:
     if result != 0:
         raise NoGpuError(f"{function} of the NVIDIA driver failed with code {result}")
+
+
+def main(arguments: list[str]) -> str | None:
+    """Compare a library here with the version that is wanted; returns what is wrong."""
+    module, wanted = arguments
+    found = library_version(module, wanted.partition(".")[0])
+    return None if found == wanted else f"{module} {wanted} is wanted, and this image has {found or 'none'}: change the base or TENSORRT"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

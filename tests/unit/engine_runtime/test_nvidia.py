@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine_runtime.nvidia import Gpu, NoGpuError, first_gpu, library_version
+from engine_runtime.nvidia import Gpu, NoGpuError, first_gpu, library_version, main
 
 
 def missing(name):
@@ -93,3 +93,10 @@ def test_a_wheel_on_no_search_path_is_found_by_its_module():
 
 def test_a_machine_without_the_library_has_no_version():
     assert library_version("tensorrt", "11", missing) is None
+
+
+def test_an_image_s_build_ends_where_its_library_is_another():
+    installed = version("tensorrt-rtx-cu13")
+    assert main(["tensorrt_rtx", installed]) is None
+    assert f"this image has {installed}" in str(main(["tensorrt_rtx", "9.9.9.9"]))
+    assert "this image has none" in str(main(["tensorrt", "11.1.0.106"]))
