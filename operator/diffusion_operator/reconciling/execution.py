@@ -13,7 +13,7 @@ from diffusion_api.base import API_VERSION
 from diffusion_api.deployment import DiffusionDeploymentStatus
 from diffusion_api.engine import DiffusionEngineStatus
 from diffusion_operator.cluster.client import ClusterClient
-from diffusion_operator.cluster.errors import OutdatedError
+from diffusion_operator.cluster.errors import OutdatedError, RefusedError
 from diffusion_operator.cluster.kinds import HELD, kind_of
 from diffusion_operator.cluster.store import ObjectStore
 from diffusion_operator.manifests.base import Manifest, Ref, ref_of
@@ -37,6 +37,7 @@ class Executor:
 
         Raises:
             OutdatedError: A namesake of the owner, deleted but not yet gone, still has it.
+            RefusedError: Somebody else has an object of this name, or the API server will not have it.
             ClusterError: The request failed.
         """
         ref, wanted = ref_of(manifest), stamped(manifest)
@@ -48,12 +49,19 @@ class Executor:
             owner, holder = controller_uid(wanted), controller_uid(live)
             if owner and holder and owner != holder:
                 raise OutdatedError(f"{ref.kind} {ref.name} belongs to another owner still (uid {holder})")
-        # What is not ours yet is not taken by force: it may be somebody's object of the same name.
-        answer = await self._client.apply(wanted, force=live is not None)
+        answer = await (self._client.apply(wanted, force=True) if live is not None else self._made(wanted, ref))
         logger.info("%s %s %s", "changed" if live else "made", ref.kind, ref.name)
         if kind in HELD:
             self._store.put(kind, answer)
         return True
+
+    async def _made(self, wanted: Manifest, ref: Ref) -> Manifest:
+        """Apply what is not ours yet. Nothing is taken by force: there may be somebody's object of the same name."""
+        try:
+            return await self._client.apply(wanted, force=False)
+        except OutdatedError as error:
+            message = f"{ref.kind} {ref.name} is there already and is not the operator's; delete or rename it ({error})"
+            raise RefusedError(message) from None
 
     async def delete(self, ref: Ref) -> bool:
         """Delete a child that is held and not on its way out, and tell whether there was one."""

@@ -128,13 +128,17 @@ def test_an_object_of_somebody_else_is_not_taken():
         )
         cluster.put(deployment())
         async with running(cluster) as operator:
-            for _ in range(3):
+            while "ApplyRefused" not in str(cluster.objects[KLEIN].get("status")):
                 cluster.run_jobs()
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)
             assert not operator.controllers["diffusiondeployment"].queue.is_quiet
-        return cluster.objects[reference("Service", "klein", "v1")]
+        return cluster
 
-    assert asyncio.run(scenario())["spec"] == {"selector": {"app": "shop"}}
+    cluster = asyncio.run(scenario())
+    assert cluster.objects[reference("Service", "klein", "v1")]["spec"] == {"selector": {"app": "shop"}}
+    assert said(cluster.objects[KLEIN]) == ("False", "ApplyRefused")
+    assert "Service klein is there already" in condition(cluster.objects[KLEIN], "Ready")["message"]
 
 
 def test_a_refusal_is_said_and_goes_when_it_ends():
