@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from diffusion_api.build_report import BuildReport
 from diffusionctl.files import job_of_file
 from engine_builder.build import BuildSettings, BuiltEngine, build_engine
 from engine_builder.progress import RichProgress
+from engine_builder.report import words
 from engine_builder.store import Store
 
 
@@ -37,14 +39,22 @@ def summary(engine: BuiltEngine, console: Console) -> None:
     if not report.verified_on_engine:
         console.print("[yellow]not verified on the engine: quality was measured on the quantized model in torch[/]")
     console.print(_comparison(report))
+    console.print(f"[dim]{escape(_legend(report))}[/]", soft_wrap=True)
     console.print(f"models  {engine.path / 'model_repository'}\nreport  {engine.path / 'report.html'}", soft_wrap=True)
 
 
 def _comparison(report: BuildReport) -> Table:
-    table = Table("", "latency (median)", "PSNR", "size", box=None, pad_edge=False)
+    table = Table("", "time of a picture", "PSNR", words.size_name(report), box=None, pad_edge=False)
     speed = report.comparison
-    slow, fast = (f"{speed.unoptimized.median_ms:.1f} ms", f"{speed.optimized.median_ms:.1f} ms") if speed else ("–", "–")
-    psnr = report.quality.psnr
-    table.add_row("unoptimized", slow, "–", f"{report.unoptimized_mib:.1f} MiB")
-    table.add_row("optimized", fast, f"{psnr:.1f} dB" if psnr is not None else "–", f"{report.optimized_mib:.1f} MiB")
+    slow, fast = (words.milliseconds(latency.median_ms) for latency in (speed.unoptimized, speed.optimized)) if speed else ("–", "–")
+    table.add_row("unoptimized, in torch", slow, "–", words.mebibytes(report.unoptimized_mib))
+    table.add_row("optimized", fast, words.decibels(report.quality.psnr), words.mebibytes(report.optimized_mib))
     return table
+
+
+def _legend(report: BuildReport) -> str:
+    """Say in words what the table compares."""
+    speed = report.comparison
+    place = (speed.measured_on if speed else "") or "the machine that built it"
+    times = f"Time: median of {speed.optimized.repeats}, both in one run on {place}. " if speed else ""
+    return f"{times}PSNR: against the unoptimized model's pictures, same prompts and noise. {words.size_meaning(report)}"

@@ -17,12 +17,12 @@ from rich.table import Table
 
 from diffusionctl.build import build_file
 from engine_builder.build import BuiltEngine
+from engine_builder.report import words
 from engine_runtime.client import generate
 from engine_runtime.triton.server import LocalTriton
+from examples.digits.vocabulary import prompt_for, ten_digits
 
 HERE = Path(__file__).parent
-NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-COLOURS = ("red", "green", "blue", "yellow", "purple", "white")
 
 
 def main() -> None:
@@ -38,15 +38,15 @@ def main() -> None:
     with LocalTriton(engine.path / "model_repository") as server:
         seconds = draw_digits(server.grpc_url, options.out)
     console.print(f"ten digits drawn by Triton in {seconds:.2f} s: {options.out.resolve() / 'digits.png'}")
-    console.print("next: `.venv/bin/diffusionctl run examples/digits.yaml --store .cache/store` keeps the server up")
+    console.print(f"next: `.venv/bin/diffusionctl run examples/digits.yaml --store {options.store}` keeps the server up")
 
 
 def explain_choice(engine: BuiltEngine, console: Console) -> None:
     """Print every recipe that was scored, and why the chosen one was."""
-    table = Table("recipe", "PSNR", "expected speed", "", title="Recipes scored", title_justify="left", box=None, pad_edge=False)
+    title = "Recipes that were tried in torch; the speed expected is relative to the engine that is not quantized"
+    table = Table("recipe", "PSNR", "expected speed", "", title=title, title_justify="left", box=None, pad_edge=False)
     for candidate in engine.report.candidates:
-        psnr = candidate.quality.psnr if candidate.quality else None
-        figure = f"{psnr:.1f} dB" if psnr is not None else "–"
+        figure = words.decibels(candidate.quality.psnr if candidate.quality else None)
         table.add_row(candidate.label, figure, f"{candidate.expected_speedup:.2f}×", "chosen" if candidate.chosen else candidate.note)
     console.print(table)
     if engine.report.step_cache.decision:
@@ -56,12 +56,13 @@ def explain_choice(engine: BuiltEngine, console: Console) -> None:
 def draw_digits(url: str, folder: Path) -> float:
     """Draw the digits 0 to 9, each in the next colour, into `folder`, and a sheet of all; return the seconds it took."""
     begin = time.perf_counter()
-    for digit, name in enumerate(NAMES):
-        colour = COLOURS[digit % len(COLOURS)]
-        *_, answer = generate(url, f"a {colour} digit {name}", seed=digit)
-        (folder / f"{digit}-{colour}.png").write_bytes(answer.data)
+    files = []
+    for wanted in ten_digits():
+        *_, answer = generate(url, prompt_for(wanted), seed=wanted.digit)
+        files.append(folder / f"{wanted.digit}-{wanted.color}.png")
+        files[-1].write_bytes(answer.data)
     seconds = time.perf_counter() - begin
-    pictures = [Image.open(path) for path in sorted(folder.glob("[0-9]-*.png"))]
+    pictures = [Image.open(file) for file in files]
     sheet = Image.new("RGB", (sum(picture.width for picture in pictures), pictures[0].height))
     for index, picture in enumerate(pictures):
         sheet.paste(picture, (index * pictures[0].width, 0))

@@ -94,8 +94,10 @@ def _figures(report: BuildReport) -> list[Row]:
         figures.append({"name": "Latency of a picture", "value": words.milliseconds(after.median_ms), "detail": detail, "style": ""})
         detail = f"than torch, eager; median of {after.repeats}{_place(report.comparison.measured_on)}"
         figures.append({"name": "Faster", "value": f"{report.comparison.speedup:.2f}×", "detail": detail, "style": ""})
-    detail = f"unoptimized {words.mebibytes(report.unoptimized_mib)}"
-    figures.append({"name": "Size", "value": words.mebibytes(report.optimized_mib), "detail": detail, "style": ""})
+    detail = f"unoptimized {words.mebibytes(report.unoptimized_mib)}. {words.size_meaning(report)}"
+    figures.append(
+        {"name": words.size_name(report).capitalize(), "value": words.mebibytes(report.optimized_mib), "detail": detail, "style": ""}
+    )
     return figures
 
 

@@ -44,6 +44,18 @@ def seconds(value: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
+def size_name(report: BuildReport) -> str:
+    """Name what is compared: `weights`, or `size` where an engine's files hold kernels besides."""
+    return "weights" if report.job.accelerator.is_cpu else "size"
+
+
+def size_meaning(report: BuildReport) -> str:
+    """Say what is compared, in a sentence."""
+    if report.job.accelerator.is_cpu:
+        return "Weights: of the checkpoint's files, and of the engine's pieces."
+    return "Size: the checkpoint's weights, and the engine's plans, which hold weights and kernels."
+
+
 def verdict(report: BuildReport) -> str:
     """Say what was chosen and why, in two sentences."""
     return f"{_choice(report)} {_speed(report)}"

@@ -57,6 +57,14 @@ def test_plan_says_what_would_be_built_and_what_is_there(demo_engine, shared_sto
     assert {recipe["label"].split(" ")[0] for recipe in plan["recipes"]} == {"INT8", "BF16,"}
 
 
+def test_build_says_what_it_compares_and_int8_is_smaller(demo_engine, shared_store):
+    done = diffusionctl("build", EXAMPLE, "--store", shared_store)
+    sizes = {row: float(size) for row, size in re.findall(r"^(unoptimized|optimized)\b.* (\S+) MiB *$", done.stdout, re.MULTILINE)}
+    assert sizes["optimized"] < sizes["unoptimized"]
+    assert "Weights: of the checkpoint's files, and of the engine's pieces." in done.stdout
+    assert str(demo_engine / "report.html") in done.stdout
+
+
 def test_plan_of_an_empty_store_builds_nothing(tmp_path):
     plan = json.loads(diffusionctl("plan", EXAMPLE, "--store", tmp_path / "store", "--json").stdout)
     assert plan["published"] is None

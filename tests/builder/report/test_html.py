@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from diffusion_api.accelerator import Accelerator
 from diffusion_api.deployment import MeasuredQuality
 from diffusion_api.recipe import Recipe
 from engine_builder.report.html import render_frontier, render_report
@@ -69,6 +70,14 @@ def test_the_report_says_what_was_chosen_and_what_it_costs(html: str, report) ->
         assert piece.name in words
     assert "R² 0.830 over 648 pairs" in words
     assert "1 min 37 s" in words
+
+
+@pytest.mark.parametrize(
+    ("product", "said"), [("CPU", "Weights: of the checkpoint"), ("NVIDIA-B200", "the engine&#39;s plans, which hold weights and kernels")]
+)
+def test_the_report_says_what_it_compares_sizes_of(report, product: str, said: str) -> None:
+    job = report.job.model_copy(update={"accelerator": Accelerator(product=product)})
+    assert said in render_report(report.model_copy(update={"job": job}), None)
 
 
 def test_the_report_names_the_noise_floor_and_the_machine_that_speed_was_measured_on(report, pictures) -> None:
