@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -26,6 +27,7 @@ from engine_builder.store import Store, digest_of
 ENGINE_STAGE = "engine"
 REPORT_FILE = "build.json"
 NVIDIA_DEVICE = Path("/dev/nvidiactl")
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,7 @@ def plan_engine(job: BuildJob, store: Store, settings: BuildSettings | None = No
         builder_flags={**compiler.settings(), **{f"{name}Revision": found for name, found in metrics.items()}},
     )
     name = f"{compiler.name} {compiler.version()}"
-    return EnginePlan(
-        job, key, revision, student, name, store.find(ENGINE_STAGE, key, full=settings.hash_reused), recipes, instructions, metrics
-    )
+    return EnginePlan(job, key, revision, student, name, _published(store, key, full=settings.hash_reused), recipes, instructions, metrics)
 
 
 def instruction_set(job: BuildJob) -> str | None:
@@ -185,8 +185,27 @@ def find_engine(job: BuildJob, store: Store, settings: BuildSettings | None = No
 
 
 def read_engine(path: Path, *, reused: bool) -> BuiltEngine:
-    """Read a published engine's report."""
-    return BuiltEngine(path, BuildReport.model_validate(json.loads((path / REPORT_FILE).read_text())), reused)
+    """Read a published engine's report.
+
+    Raises:
+        ValueError: `build.json` is damaged, or has fields of another version; the message says where.
+        OSError: It is not there.
+    """
+    return BuiltEngine(path, BuildReport.model_validate(json.loads((path / REPORT_FILE).read_bytes())), reused)
+
+
+def _published(store: Store, key: str, *, full: bool = False) -> Path | None:
+    """Return a sound engine whose report can be read; what cannot be is not there, and the next build makes it anew."""
+    path = store.find(ENGINE_STAGE, key, full=full)
+    if path is None:
+        return None
+    try:
+        read_engine(path, reused=True)
+    except (OSError, ValueError) as error:  # Pydantic's and JSON's errors are ValueErrors.
+        reason = " ".join(str(error).split())[:300]
+        LOGGER.warning("%s cannot be read, so this engine counts as not built: %s", path / REPORT_FILE, reason)
+        return None
+    return path
 
 
 def build_engine(
@@ -202,8 +221,10 @@ def build_engine(
     if plan.published is None:
         require_target(job)
         with store.lock(plan.engine_key, lambda holder: progress.message(f"{holder} builds this engine already; waiting for it")):
-            published = store.find(ENGINE_STAGE, plan.engine_key)
-            if published is None:
+            if _published(store, plan.engine_key) is None:
+                if store.has(ENGINE_STAGE, plan.engine_key):
+                    aside = store.set_aside(store.path(ENGINE_STAGE, plan.engine_key))
+                    progress.message(f"the engine in the store has no readable {REPORT_FILE}: it lies in {aside} now, and is built anew")
                 return read_engine(_run_workflow(plan, store, settings, progress), reused=False)
     progress.message(f"engine {plan.engine_key[:16]} is in the store")
     return read_engine(store.path(ENGINE_STAGE, plan.engine_key), reused=True)

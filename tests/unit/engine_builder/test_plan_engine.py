@@ -8,7 +8,7 @@ import pytest
 
 from diffusion_api.parsing import parse_build_job
 from engine_builder import build, stage_runner
-from engine_builder.build import plan_engine
+from engine_builder.build import ENGINE_STAGE, REPORT_FILE, EnginePlan, build_engine, find_engine, plan_engine
 from engine_builder.errors import InvalidJobError
 from engine_builder.progress import SilentProgress
 from engine_builder.stage_runner import StageRunner
@@ -42,6 +42,33 @@ def test_an_engine_for_a_cpu_that_computes_bf16_is_another_than_for_one_that_doe
 def test_prompts_in_a_cluster_are_refused_rather_than_replaced_by_the_built_in_ones(tmp_path: Path) -> None:
     with pytest.raises(InvalidJobError, match=r"calibration\.prompts"):
         key_of(digits_job(calibration={"samples": 4, "promptsConfigMap": {"name": "prompts"}}), tmp_path)
+
+
+@pytest.mark.parametrize("content", ['{"formatVersion": 0}', '{"formatVersion": 1, "inventedLater": true}', "half of {", None])
+def test_an_engine_whose_report_cannot_be_read_is_not_there_and_built_anew(
+    tmp_path: Path, content: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    job, store = parse_build_job(digits_job()), Store(tmp_path / "store")
+    with store.building(ENGINE_STAGE, plan_engine(job, store).engine_key) as folder:
+        (folder / "model.xml").write_text("of another time")
+        if content is not None:
+            (folder / REPORT_FILE).write_text(content)
+    assert plan_engine(job, store).published is None
+    assert find_engine(job, store) is None
+    assert f"{REPORT_FILE} cannot be read, so this engine counts as not built" in caplog.text
+
+    class BuiltAnewError(Exception):
+        pass
+
+    def workflow(plan: EnginePlan, *_: object) -> Path:
+        assert not store.has(ENGINE_STAGE, plan.engine_key)
+        raise BuiltAnewError
+
+    monkeypatch.setattr(build, "_run_workflow", workflow)
+    with pytest.raises(BuiltAnewError):
+        build_engine(job, store)
+    (kept,) = (tmp_path / "store" / "corrupt").iterdir()
+    assert (kept / "model.xml").read_text() == "of another time"
 
 
 def test_a_plan_writes_nothing(tmp_path: Path) -> None:
