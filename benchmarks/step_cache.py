@@ -69,9 +69,9 @@ def main() -> None:
         plan, _ = plan_step_cache(
             StepCache(policy=policy),
             teacher.engine_with,
-            sigmas=teacher.manifest.shapes[0].sigmas,
+            schedules={name: teacher.manifest.shapes[0].sigmas},
             calibration=split.calibration,
-            reference=reference,
+            references=[reference],
             budget=budget,
             body_share=teacher.times.share("transformer_body"),
         )

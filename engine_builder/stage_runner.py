@@ -21,9 +21,9 @@ COST_FILE = "stage.json"
 STAGE_VERSIONS = {
     "fetch": 1,
     "reference": 1,
-    "quantize": 1,
+    "quantize": 2,
     "candidate": 2,
-    "step-cache": 1,
+    "step-cache": 2,
     "export": 1,
     "compile": 1,
     "verify": 1,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from diffusion_api.build_report import CandidateResult
@@ -60,6 +60,22 @@ def within_budget(quality: MeasuredQuality, budget: QualityBudget) -> list[str]:
         for limit in limits(quality, budget)
         if not limit.is_held
     ]
+
+
+def worst_quality(found: Sequence[MeasuredQuality]) -> MeasuredQuality:
+    """Return each metric's worst of several output sizes."""
+
+    def worst(name: str, choose: Callable[[list[float]], float]) -> float | None:
+        measured = [value for quality in found if (value := getattr(quality, name)) is not None]
+        return choose(measured) if measured else None
+
+    return MeasuredQuality(
+        psnr=worst("psnr", min),
+        ssim=worst("ssim", min),
+        flip=worst("flip", max),
+        lpips=worst("lpips", max),
+        clip_drop=worst("clip_drop", max),
+    )
 
 
 def quality_summary(quality: MeasuredQuality, budget: QualityBudget) -> str:

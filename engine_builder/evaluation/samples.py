@@ -31,6 +31,12 @@ class SampleSplit:
     """As many, at most 32."""
 
 
+def over_sizes(samples: Sequence[Sample], sizes: Sequence[str]) -> list[tuple[str, tuple[Sample, ...]]]:
+    """Deal samples out to output sizes in turns, so that what is fitted fits all of them; sizes that get none are left out."""
+    dealt = [(size, tuple(samples[index :: len(sizes)])) for index, size in enumerate(sizes)]
+    return [(size, part) for size, part in dealt if part]
+
+
 def split_samples(prompts: Sequence[str], calibration: Calibration) -> SampleSplit:
     """Draw both sets: the prompts in an order shuffled by the seed, cycled, each time with the next seed.
 

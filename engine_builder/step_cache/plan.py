@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +13,10 @@ from diffusion_api.deployment import MeasuredQuality
 from diffusion_api.optimization import QualityBudget, StepCache, StepCachePolicy
 from diffusion_api.recipe import FixedMaskStepCache, MonotoneTable, NoStepCache, StepCachePlan, TeaCacheStepCache
 from engine_builder.errors import InvalidJobError, QualityBudgetError
-from engine_builder.evaluation.budget import limits, quality_summary
+from engine_builder.evaluation.budget import limits, quality_summary, worst_quality
 from engine_builder.evaluation.metrics import PerceptualModels, measure
 from engine_builder.evaluation.reference import Generator, Reference, draw
-from engine_builder.evaluation.samples import Sample
+from engine_builder.evaluation.samples import Sample, over_sizes
 from engine_builder.step_cache import search
 from engine_builder.step_cache.given import Decision, given_step_cache
 from engine_builder.step_cache.given import switched_off as _off
@@ -35,23 +36,23 @@ class StepCachePlanner:
     def __init__(
         self,
         *,
-        sigmas: Sequence[float],
+        schedules: Mapping[str, Sequence[float]],
         budget: QualityBudget,
         body_share: float,
-        record: Callable[[], Trajectories],
+        record: Callable[[], Mapping[str, Trajectories]],
         attempt: Attempt,
     ) -> None:
         """Take what the decision depends on.
 
         Args:
-            sigmas: The schedule, with the final 0.
+            schedules: The sigmas of each output size, with the final 0; as many for all.
             budget: What the pictures must hold against the unoptimized model's.
             body_share: Share of a generation's time that the transformer's body takes, in [0, 1].
-            record: Draws the calibration samples without cache and returns what was gathered.
+            record: Draws the calibration samples without cache and returns what was gathered at each size.
             attempt: Draws the evaluation samples with a plan and measures them.
         """
-        self._sigmas = tuple(sigmas)
-        self._steps = len(self._sigmas) - 1
+        self._schedules = schedules
+        self._steps = len(next(iter(schedules.values()))) - 1
         self._budget = budget
         self._tightened = search.with_margin(budget)
         self._body_share = body_share
@@ -105,11 +106,13 @@ class StepCachePlanner:
         tried = search.try_threshold(table, threshold, self._attempt)
         return tried.plan, _calibration([tried], table, trajectories, f"the job names the threshold: {self._words(tried)}")
 
-    def _best_mask(self, trajectories: Trajectories) -> tuple[TriedPlan | None, CacheCalibration]:
-        tried = search.sweep_masks(step_costs(trajectories.drift, self._sigmas), self._attempt_or_refuse, self._tightened)
+    def _best_mask(self, trajectories: Mapping[str, Trajectories]) -> tuple[TriedPlan | None, CacheCalibration]:
+        """Find one mask for all sizes: its cost is the mean of what it costs at each."""
+        costs = np.mean([step_costs(found.drift, self._schedules[size]) for size, found in trajectories.items()], axis=0)
+        tried = search.sweep_masks(costs, self._attempt_or_refuse, self._tightened)
         return search.choose_mask(tried, self._tightened), _calibration(tried)
 
-    def _best_threshold(self, trajectories: Trajectories) -> tuple[TriedPlan | None, CacheCalibration]:
+    def _best_threshold(self, trajectories: Mapping[str, Trajectories]) -> tuple[TriedPlan | None, CacheCalibration]:
         table = self._fitted(trajectories)
         tried = search.sweep_thresholds(table, self._attempt_or_refuse, self._tightened)
         return search.choose_threshold(tried, self._tightened), _calibration(tried, table, trajectories)
@@ -121,9 +124,9 @@ class StepCachePlanner:
         except QualityBudgetError:
             return Trial(MeasuredQuality(), 0.0)
 
-    def _fitted(self, trajectories: Trajectories) -> MonotoneTable:
+    def _fitted(self, trajectories: Mapping[str, Trajectories]) -> MonotoneTable:
         try:
-            return fit_monotone_table(trajectories.pairs)
+            return fit_monotone_table(_pairs(trajectories))
         except PoorFitError as error:
             raise QualityBudgetError(f"TeaCache cannot be calibrated for this model: {error}. Use policy FixedMask or None") from error
 
@@ -156,9 +159,9 @@ def plan_step_cache(
     choice: StepCache,
     engine_with: Callable[[StepCachePlan], Generator],
     *,
-    sigmas: Sequence[float],
+    schedules: Mapping[str, Sequence[float]],
     calibration: Sequence[Sample],
-    reference: Reference,
+    references: Sequence[Reference],
     budget: QualityBudget,
     body_share: float,
     models: PerceptualModels | None = None,
@@ -172,13 +175,13 @@ def plan_step_cache(
     Args:
         choice: What the job asks for.
         engine_with: Yields the engine, its transformer in three pieces, with a step-cache plan.
-        sigmas: The schedule, with the final 0.
-        calibration: Samples that the table and the masks are fitted on.
-        reference: The unoptimized model's pictures of the evaluation samples.
+        schedules: The sigmas of each output size, with the final 0; as many for all.
+        calibration: Samples that the table and the masks are fitted on, dealt out to the sizes in turns.
+        references: The unoptimized model's pictures of the evaluation samples at each size; of each metric, the worst size's counts.
         budget: Limits.
         body_share: Share of a generation's time that the transformer's body takes, in [0, 1].
         models: Weights for LPIPS and CLIP, where the budget limits them.
-        batch_size: As the reference was drawn with.
+        batch_size: As the references were drawn with.
 
     Raises:
         InvalidJobError: See `StepCachePlanner.plan`.
@@ -186,14 +189,20 @@ def plan_step_cache(
     """
 
     def attempt(plan: StepCachePlan) -> Trial:
-        drawing = draw(engine_with(plan), reference.samples, size=reference.size, batch_size=batch_size)
-        quality = measure(reference.pictures, drawing.pictures, budget, prompts=reference.prompts, models=models or PerceptualModels())
-        return Trial(quality, drawing.skip_ratio)
+        engine = engine_with(plan)
+        drawings = [draw(engine, reference.samples, size=reference.size, batch_size=batch_size) for reference in references]
+        qualities = [
+            measure(reference.pictures, drawing.pictures, budget, prompts=reference.prompts, models=models or PerceptualModels())
+            for reference, drawing in zip(references, drawings, strict=True)
+        ]
+        return Trial(worst_quality(qualities), fmean(drawing.skip_ratio for drawing in drawings))
 
-    def record() -> Trajectories:
-        return record_trajectories(engine_with(NoStepCache()), calibration, size=reference.size, batch_size=batch_size)
+    def record() -> dict[str, Trajectories]:
+        engine = engine_with(NoStepCache())
+        dealt = over_sizes(calibration, tuple(schedules))
+        return {size: record_trajectories(engine, samples, size=size, batch_size=batch_size) for size, samples in dealt}
 
-    return StepCachePlanner(sigmas=sigmas, budget=budget, body_share=body_share, record=record, attempt=attempt).plan(choice)
+    return StepCachePlanner(schedules=schedules, budget=budget, body_share=body_share, record=record, attempt=attempt).plan(choice)
 
 
 def _better(
@@ -208,16 +217,23 @@ def _better(
 
 
 def _calibration(
-    tried: Sequence[TriedPlan], table: MonotoneTable | None = None, trajectories: Trajectories | None = None, decision: str = ""
+    tried: Sequence[TriedPlan],
+    table: MonotoneTable | None = None,
+    trajectories: Mapping[str, Trajectories] | None = None,
+    decision: str = "",
 ) -> CacheCalibration:
     measured = [(each.plan, each.trial.skip_ratio, each.trial.quality.psnr or 0.0) for each in tried]
     return CacheCalibration(
         table=table,
-        pairs=() if trajectories is None else _evenly(trajectories.pairs),
+        pairs=() if trajectories is None else _evenly(_pairs(trajectories)),
         sweep=tuple((plan.threshold, skip, psnr) for plan, skip, psnr in measured if isinstance(plan, TeaCacheStepCache)),
         masks=tuple((_bits(plan.mask), skip, psnr) for plan, skip, psnr in measured if isinstance(plan, FixedMaskStepCache)),
         decision=decision,
     )
+
+
+def _pairs(trajectories: Mapping[str, Trajectories]) -> NDArray[np.float64]:
+    return np.concatenate([found.pairs for found in trajectories.values()])
 
 
 def _evenly(pairs: NDArray[np.float64]) -> tuple[tuple[float, float], ...]:

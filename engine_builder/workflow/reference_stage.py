@@ -11,6 +11,7 @@ from diffusion_api.deployment import MeasuredQuality
 from diffusion_api.model_spec import Shape
 from diffusion_api.optimization import QualityBudget
 from engine_builder.errors import QualityBudgetError
+from engine_builder.evaluation.budget import worst_quality
 from engine_builder.evaluation.metrics import measure
 from engine_builder.evaluation.piece_times import PieceTimes
 from engine_builder.evaluation.reference import Drawing, Generator, Reference, draw, draw_reference, load_reference, save_reference
@@ -96,13 +97,7 @@ def quality_of(context: BuildContext, references: References, drawings: Sequence
         measure(reference.pictures, drawing.pictures, budget, prompts=reference.prompts, models=context.perceptual_models)
         for reference, drawing in zip(references.by_size, drawings, strict=True)
     ]
-    return MeasuredQuality(
-        psnr=_worst([quality.psnr for quality in found], largest=False),
-        ssim=_worst([quality.ssim for quality in found], largest=False),
-        flip=_worst([quality.flip for quality in found], largest=True),
-        lpips=_worst([quality.lpips for quality in found], largest=True),
-        clip_drop=_worst([quality.clip_drop for quality in found], largest=True),
-    )
+    return worst_quality(found)
 
 
 def measured_metrics(budget: QualityBudget) -> list[str]:
@@ -124,11 +119,6 @@ def _body_share(context: BuildContext) -> float:
     times[0].reset()
     engine.generate([request])
     return times[0].share("transformer_body")
-
-
-def _worst(values: Sequence[float | None], *, largest: bool) -> float | None:
-    measured = [value for value in values if value is not None]
-    return (max if largest else min)(measured) if measured else None
 
 
 def _samples(context: BuildContext, index: int) -> tuple[Sample, ...]:

@@ -126,7 +126,7 @@ def _score(context: BuildContext, references: References, candidate: Candidate) 
 
 
 def _with_and_without(context: BuildContext, choice: Choice) -> list[Choice]:
-    """Follow a step cache that the search chose by the same recipe without it: engine and further sizes may not hold what it promised."""
+    """Follow a step cache that the search chose by the same recipe without it: the engine may not hold what it promised."""
     automatic = context.job.optimization.step_cache.policy is StepCachePolicy.AUTO
     if not automatic or isinstance(choice.step_cache, NoStepCache):
         return [choice]
@@ -151,9 +151,9 @@ def _found_step_cache(context: BuildContext, references: References, scored: Sco
         plan, calibration = plan_step_cache(
             optimization.step_cache,
             candidate_simulation(context, scored).engine,
-            sigmas=context.manifest.shapes[0].sigmas,
+            schedules={plan.shape.name: plan.sigmas for plan in context.manifest.shapes},
             calibration=context.samples.calibration,
-            reference=references.default,
+            references=references.by_size,
             budget=optimization.quality_budget,
             body_share=body_share,
             models=context.perceptual_models,

@@ -16,7 +16,7 @@ from diffusion_api.accelerator import Accelerator
 from diffusion_api.engine_manifest import EngineManifest
 from diffusion_api.recipe import ComponentRecipe, StepCachePlan
 from engine_builder.evaluation.reference import draw
-from engine_builder.evaluation.samples import Sample
+from engine_builder.evaluation.samples import Sample, over_sizes
 from engine_builder.evaluation.torch_runner import torch_runners
 from engine_builder.families.base import Family, GraphModule, LoadedModel
 from engine_builder.quiet_imports import quiet_imports
@@ -86,13 +86,14 @@ class Simulation:
         return Engine(manifest, runners, self.constants, tokenizer, max_batch_size=at_once)
 
     def quantize(self, component: str, recipe: ComponentRecipe, samples: Sequence[Sample]) -> QuantizationSummary:
-        """Quantize a component in place, calibrated on the model's own trajectories for `samples`, with its own sigmas."""
+        """Quantize a component in place, calibrated on the model's own trajectories for `samples` at all output sizes."""
         with quiet_imports():
             from engine_builder.quantization import quantize  # noqa: PLC0415
         engine = self.engine()
 
         def calibrate(_: torch.nn.Module) -> None:
-            draw(engine, samples, batch_size=BATCH_SIZE)
+            for size, part in over_sizes(samples, [plan.shape.name for plan in self.manifest.shapes]):
+                draw(engine, part, size=size, batch_size=BATCH_SIZE)
 
         exclude = self.family.sensitive_layers(component)
         return quantize(self.model.components[component], recipe, calibrate=calibrate, exclude=exclude)

@@ -24,7 +24,8 @@ class Bench:
         x = random.uniform(0, 1, 200)
         pairs = np.stack([x, x if good_fit else random.uniform(0, 1, 200)], axis=1)
         self.steps, self.loss_db, self.table_is_better = steps, loss_db, table_is_better
-        self.trajectories = Trajectories(pairs, np.abs(np.subtract.outer(np.arange(steps), np.arange(steps))) / steps)
+        drift = np.abs(np.subtract.outer(np.arange(steps), np.arange(steps))) / steps
+        self.trajectories = {"64x64": Trajectories(pairs, drift)}
         self.tried: list[object] = []
 
     def attempt(self, plan) -> Trial:
@@ -38,7 +39,10 @@ class Bench:
 
     def planner(self, budget: QualityBudget = BUDGET, body_share: float = 0.9) -> StepCachePlanner:
         sigmas = np.linspace(1, 0, self.steps + 1).tolist()
-        return StepCachePlanner(sigmas=sigmas, budget=budget, body_share=body_share, record=lambda: self.trajectories, attempt=self.attempt)
+        schedules = dict.fromkeys(self.trajectories, sigmas)
+        return StepCachePlanner(
+            schedules=schedules, budget=budget, body_share=body_share, record=lambda: self.trajectories, attempt=self.attempt
+        )
 
 
 def test_few_steps_take_the_shortest_mask_inside_the_budget() -> None:
@@ -134,6 +138,22 @@ def test_a_named_mask_is_used_as_it_is_and_left_to_the_verification_to_measure()
     assert plan == FixedMaskStepCache(mask=(True, False, False, True))
     assert "saves 45% of a generation's time" in calibration.decision
     assert bench.tried == []
+
+
+def test_table_and_masks_are_fitted_on_all_sizes() -> None:
+    bench = Bench(28)
+    (found,) = bench.trajectories.values()
+    bench.trajectories["96x64"] = Trajectories(found.pairs[:100], found.drift)
+    plan, _ = bench.planner().plan(StepCache(policy=StepCachePolicy.TEA_CACHE, threshold=0.5))
+    assert isinstance(plan, TeaCacheStepCache)
+    assert plan.table.samples == 300
+    # Steps 1 to 3 are free to leave out at one size and cost at the other; at both, step 3 costs least.
+    few = Bench(4)
+    free, dear = np.zeros((4, 4)), np.tile([[0.0], [9.0], [9.0], [0.1]], 4)
+    few.trajectories = {"64x64": Trajectories(np.zeros((0, 2)), free), "96x64": Trajectories(np.zeros((0, 2)), dear)}
+    few.planner(QualityBudget(min_psnr=45)).plan(StepCache(policy=StepCachePolicy.FIXED_MASK))
+    three = [plan.mask for plan in few.tried if isinstance(plan, FixedMaskStepCache) and sum(plan.mask) == 3]
+    assert three[0] == (True, True, True, False)
 
 
 def test_a_mask_of_the_wrong_length_is_a_fault_of_the_job() -> None:

@@ -11,8 +11,9 @@ import torch
 from diffusion_api.model_spec import Sampling, Shape
 from diffusion_api.optimization import Calibration, QualityBudget, StepCache, StepCachePolicy
 from diffusion_api.recipe import FixedMaskStepCache, NoStepCache, TeaCacheStepCache
+from engine_builder.evaluation.metrics import measure
 from engine_builder.evaluation.piece_times import PieceTimes
-from engine_builder.evaluation.reference import draw_reference
+from engine_builder.evaluation.reference import draw, draw_reference
 from engine_builder.evaluation.samples import split_samples
 from engine_builder.evaluation.torch_runner import torch_runners
 from engine_builder.families.registry import family_for
@@ -22,6 +23,7 @@ from engine_runtime.tokenizer import PromptTokenizer
 
 TEACHER = Path(__file__).parents[2] / "models/digits-teacher"
 STEPS = 24
+BUDGET = QualityBudget(min_psnr=32)
 PROMPTS = ("a red digit seven", "a blue digit three", "a green digit zero", "a white digit five")
 
 
@@ -32,12 +34,13 @@ class Setting:
         family = family_for(TEACHER)
         model = family.load(TEACHER, torch.float32)
         sampling = Sampling(steps=STEPS, guidance_scale=2.0, max_sequence_length=16)
-        self.manifest = family.manifest(TEACHER, sampling, (Shape(width=64, height=64),), 16)
+        self.manifest = family.manifest(TEACHER, sampling, (Shape(width=64, height=64), Shape(width=64, height=48)), 16)
         self.constants = {name: tensor.numpy() for name, tensor in family.constants(self.manifest).items()}
         self.tokenizer = PromptTokenizer(TEACHER / "tokenizer/tokenizer.json", self.manifest.text)
         self.times = PieceTimes(torch_runners(family.graphs(model)))
         self.split = split_samples(PROMPTS, Calibration(samples=4))
-        self.reference = draw_reference(self.engine_with(NoStepCache()), self.split.evaluation, size="64x64", rerun=2)
+        plain = self.engine_with(NoStepCache())
+        self.references = [draw_reference(plain, self.split.evaluation, size=plan.shape.name, rerun=2) for plan in self.manifest.shapes]
 
     def engine_with(self, plan) -> Engine:
         return Engine(self.manifest.model_copy(update={"step_cache": plan}), self.times.runners, self.constants, self.tokenizer)
@@ -46,10 +49,10 @@ class Setting:
         return plan_step_cache(
             choice,
             self.engine_with,
-            sigmas=self.manifest.shapes[0].sigmas,
+            schedules={plan.shape.name: plan.sigmas for plan in self.manifest.shapes},
             calibration=self.split.calibration,
-            reference=self.reference,
-            budget=QualityBudget(min_psnr=32),
+            references=self.references,
+            budget=BUDGET,
             body_share=self.times.share("transformer_body"),
         )
 
@@ -60,7 +63,7 @@ def setting() -> Setting:
 
 
 def test_the_reference_repeats_itself_exactly(setting: Setting) -> None:
-    assert setting.reference.rerun_psnr == 100
+    assert {reference.rerun_psnr for reference in setting.references} == {100}
 
 
 def test_the_blocks_take_most_of_the_time(setting: Setting) -> None:
@@ -84,4 +87,7 @@ def test_a_mask_inside_the_budget_is_found(setting: Setting) -> None:
     assert plan.mask[0]
     (psnr,) = (psnr for mask, _, psnr in calibration.masks if [bit == "1" for bit in mask] == list(plan.mask))
     assert psnr >= 32
+    drawn = [draw(setting.engine_with(plan), each.samples, size=each.size) for each in setting.references]
+    by_size = [measure(each.pictures, now.pictures, BUDGET).psnr for each, now in zip(setting.references, drawn, strict=True)]
+    assert psnr == pytest.approx(min(by_size))
     assert np.mean(plan.mask) < 0.8

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from diffusion_api.build_report import BuildReport
 from diffusion_api.engine_manifest import EngineManifest
+from diffusion_api.parsing import parse_build_job
+from engine_builder.build import build_engine
+from engine_builder.store import Store
 from tests.support.builds import digits_job, run, write_job
 
 
@@ -76,6 +79,19 @@ def test_a_quantized_text_encoder_is_quantized_exported_and_compiled_once_for_al
     assert first.stages(reused=False).count("export") == 1
     assert not {"quantize", "step-cache"} & set(second.stages(reused=False))
     assert second.stages(reused=False).count("export") == 1  # The unquantized transformer, and neither text encoder nor VAE.
+
+
+def test_an_engine_is_measured_anew_on_another_machine(built, shared_store, tmp_path, monkeypatch):
+    def verification(min_psnr: float, machine: str) -> tuple[bool, str]:
+        monkeypatch.setattr("engine_builder.workflow.context.processor", lambda: machine)
+        job = parse_build_job(digits_job(qualityBudget={"minPSNR": min_psnr}))  # A limit is part of the key, and of no measurement.
+        report = build_engine(job, Store(shared_store)).report
+        (stage,) = [stage for stage in report.stages if stage.name.startswith("verify")]
+        return stage.reused, report.comparison.measured_on
+
+    assert verification(24, "one processor") == (False, "one processor")
+    assert verification(23, "one processor") == (True, "one processor")
+    assert verification(22, "another processor") == (False, "another processor")
 
 
 def test_a_corrupted_engine_is_built_again(built, shared_store, tmp_path):
