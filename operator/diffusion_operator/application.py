@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from diffusion_operator.cluster.client import ClusterClient
-from diffusion_operator.cluster.errors import ClusterError, MissingError
-from diffusion_operator.cluster.kinds import HELD, Kind
+from diffusion_operator.cluster.errors import ClusterError, MissingError, RefusedError
+from diffusion_operator.cluster.kinds import CLAIM_TEMPLATE, HELD, Kind
 from diffusion_operator.cluster.store import ObjectStore
 from diffusion_operator.manifests.base import Manifest
 from diffusion_operator.metrics import ObjectCollector, OperatorMetrics
@@ -57,7 +57,7 @@ class Operator:
     ) -> None:
         self.store = ObjectStore()
         self.is_synced = False
-        self._client, self._namespaces, self._metrics = client, tuple(namespaces), metrics
+        self._client, self._namespaces, self._settings = client, tuple(namespaces), settings
         self._facts = ClusterFacts(client)
         self._users = EngineUsers(self.store)
         self._status_metrics = StatusMetrics(metrics)
@@ -88,7 +88,8 @@ class Operator:
         """
         await self._facts.refresh()
         for kind in HELD:
-            if kind.optional and kind not in self._facts.served.kinds:
+            is_served = not kind.optional or kind in self._facts.served.kinds
+            if not is_served or (kind is CLAIM_TEMPLATE and not self._settings.dynamic_resources.enabled):
                 continue
             for namespace in self._namespaces or (None,):
                 await self._list(kind, namespace)
@@ -128,9 +129,11 @@ class Operator:
     async def _list(self, kind: Kind, namespace: str | None) -> None:
         try:
             self.store.replace(kind, await self._client.list(kind, namespace), namespace)
-        except MissingError:
+        except (MissingError, RefusedError) as error:
             if not kind.optional:
-                raise  # Our CRDs, or this Kubernetes is too old.
+                raise  # Our CRDs or our rights are missing, or this Kubernetes is too old.
+            self._facts.forgo(kind)
+            logger.warning("%s is left out: %s", kind.plural, error)
 
     def _changed(self, kind: Kind, body: Manifest, gone: bool) -> None:
         self._status_metrics.follow(kind, body, gone)

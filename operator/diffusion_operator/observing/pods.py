@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from diffusion_operator.manifests.prepare_exit import PrepareExit
+from diffusion_api.prepare_exit import PrepareExit
 from diffusion_operator.manifests.serving_pod import PREPARE
 from diffusion_operator.observing.objects import Body, condition, condition_holds, is_deleted, items, part, time_of
 from diffusion_operator.planning.observed import Trouble, TroubleKind

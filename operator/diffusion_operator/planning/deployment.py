@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from diffusion_api.accelerator import Accelerator
@@ -25,7 +25,7 @@ from diffusion_operator.manifests.serving_deployment import serving_deployment
 from diffusion_operator.manifests.serving_pod import serving_pod_template
 from diffusion_operator.planning.autoscaling import scaling_plan
 from diffusion_operator.planning.deployment_status import Outcome, outcome_status
-from diffusion_operator.planning.engine_identity import EngineIdentity, engine_identity, prompts_missing
+from diffusion_operator.planning.engine_identity import PROMPTS_SECONDS, EngineIdentity, engine_identity, prompts_missing
 from diffusion_operator.planning.observed import EngineState, ObservedDeployment, ObservedEngine
 from diffusion_operator.planning.plan import Plan, transition_events
 from diffusion_operator.planning.revisions import SPEC_PARTS, activated, latest, outdated, revision_name
@@ -102,7 +102,8 @@ def _rollout_problems(deployment: DiffusionDeployment) -> list[Problem]:
 def _without_prompts(deployment: DiffusionDeployment, now: datetime) -> DeploymentPlan:
     named = deployment.spec.optimization.calibration.prompts_config_map
     assert named is not None
-    return _unchanged(deployment, fails(ConditionType.READY, Reason.PROMPTS_NOT_FOUND, prompts_missing(named)), "Waiting for prompts", now)
+    verdict = fails(ConditionType.READY, Reason.PROMPTS_NOT_FOUND, prompts_missing(named))
+    return replace(_unchanged(deployment, verdict, "Waiting for prompts", now), requeue_seconds=PROMPTS_SECONDS)
 
 
 def _unchanged(deployment: DiffusionDeployment, verdict: Verdict, phase: str, now: datetime) -> DeploymentPlan:

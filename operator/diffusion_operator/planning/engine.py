@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from diffusion_api.build_job import BuildJob
@@ -18,7 +18,7 @@ from diffusion_operator.manifests.cleanup_job import cleanup_job
 from diffusion_operator.manifests.engine_store import engine_store_claim
 from diffusion_operator.manifests.labels import engine_labels
 from diffusion_operator.manifests.network_policy import builder_network_policy
-from diffusion_operator.planning.engine_identity import prompts_missing, spec_key, with_prompts
+from diffusion_operator.planning.engine_identity import PROMPTS_SECONDS, prompts_missing, spec_key, with_prompts
 from diffusion_operator.planning.observed import JobEnd, JobPhase, ObservedBuild
 from diffusion_operator.planning.plan import Plan, transition_events
 from diffusion_operator.planning.troubles import explained
@@ -125,7 +125,8 @@ def _job(scene: _Scene) -> BuildJob | None:
 def _without_prompts(scene: _Scene) -> EnginePlan:
     named = scene.engine.spec.optimization.calibration.prompts_config_map
     assert named is not None
-    return _plan(scene, *_failed(Reason.PROMPTS_NOT_FOUND, prompts_missing(named)), phase="Waiting for prompts")
+    plan = _plan(scene, *_failed(Reason.PROMPTS_NOT_FOUND, prompts_missing(named)), phase="Waiting for prompts")
+    return replace(plan, requeue_seconds=PROMPTS_SECONDS)
 
 
 def _started(scene: _Scene) -> EnginePlan:

@@ -13,6 +13,8 @@ from diffusion_api.engine_key import engine_key, engine_name, prompts_digest
 from diffusion_api.optimization import PromptsConfigMap
 from diffusion_operator.settings import OperatorSettings
 
+PROMPTS_SECONDS = 30.0
+"""A missing ConfigMap is looked for so often: ConfigMaps are not watched, for most of a cluster's are no business of the operator."""
 UNPINNED = "unpinned"
 """Stands for the revision of a model whose spec names none."""
 

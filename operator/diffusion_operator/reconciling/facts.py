@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from diffusion_operator.cluster.client import ClusterClient, Served
-from diffusion_operator.cluster.kinds import POD_MONITOR, SCALED_OBJECT
+from diffusion_operator.cluster.kinds import POD_MONITOR, SCALED_OBJECT, Kind
 from diffusion_operator.planning.observed import Cluster
 
 NODES_SECONDS = 30.0
@@ -27,6 +28,10 @@ class ClusterFacts:
         before = self.served
         self.served = await self._client.served()
         return before != self.served
+
+    def forgo(self, kind: Kind) -> None:
+        """Take an optional kind for one that is not served: the operator may not list it."""
+        self.served = replace(self.served, kinds=self.served.kinds - {kind})
 
     async def cluster(self, *, with_nodes: bool) -> Cluster:
         """Return the facts as planning wants them; nodes only where a pod finds none, for a cluster may have thousands."""

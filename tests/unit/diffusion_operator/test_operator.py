@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from datetime import timedelta
 
 from diffusion_api.conditions import Reason
 from diffusion_operator.cluster import kinds
+from diffusion_operator.cluster.client import Served
 from diffusion_operator.cluster.errors import RefusedError
 from tests.unit.diffusion_operator.fake_cluster import FakeCluster
 from tests.unit.diffusion_operator.running import NAMESPACE, deployment, reference, running, served, settled
+from tests.unit.diffusion_operator.scenes import NOW
 
 KLEIN = reference("DiffusionDeployment", "klein")
 
@@ -291,3 +295,86 @@ def test_a_new_namesake_does_not_inherit_the_old_ones_revisions():
     owners = {owner["uid"] for body in cluster.objects.values() for owner in body["metadata"].get("ownerReferences", ())}
     assert old not in owners
     assert said(cluster.objects[KLEIN]) == ("True", "Serving")
+
+
+def test_prompts_of_a_config_map_are_looked_for_and_go_into_the_engine():
+    async def scenario():
+        cluster = FakeCluster()
+        spec = {"qualityBudget": {"minPSNR": 32}, "calibration": {"promptsConfigMap": {"name": "prompts"}}}
+        cluster.put(deployment(optimization=spec))
+        async with running(cluster) as operator:
+            await settled(operator)
+            waiting = cluster.objects[KLEIN]
+            metadata = {"name": "prompts", "namespace": NAMESPACE}
+            cluster.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"prompts.txt": "a cat\n\n a dog \n"}})
+            await operator.resync()
+            await settled(operator)
+        return waiting, cluster.one("DiffusionEngine")
+
+    waiting, engine = asyncio.run(scenario())
+    assert said(waiting) == ("False", "PromptsNotFound")
+    assert engine["spec"]["optimization"]["calibration"]["prompts"] == ["a cat", "a dog"]
+
+
+def test_an_engine_of_a_users_own_gets_the_prompts_of_its_config_map_in_its_job_file():
+    async def scenario():
+        cluster = FakeCluster()
+        spec = dict(deployment()["spec"])
+        spec["optimization"] = {"qualityBudget": {"minPSNR": 32}, "calibration": {"promptsConfigMap": {"name": "prompts"}}}
+        metadata = {"name": "ahead", "namespace": NAMESPACE}
+        cluster.put({"apiVersion": "diffusionoperator.io/v1alpha1", "kind": "DiffusionEngine", "metadata": metadata, "spec": spec})
+        async with running(cluster) as operator:
+            await settled(operator)
+            waiting = cluster.one("DiffusionEngine")
+            cluster.put(
+                {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {**metadata, "name": "prompts"}, "data": {"prompts.txt": "a cat"}}
+            )
+            await operator.resync()
+            await settled(operator)
+        return waiting, next(body for ref, body in cluster.of_kind("ConfigMap") if ref.name != "prompts")
+
+    waiting, config_map = asyncio.run(scenario())
+    assert said(waiting) == ("False", "PromptsNotFound")
+    assert json.loads(config_map["data"]["job.json"])["optimization"]["calibration"]["prompts"] == ["a cat"]
+
+
+def test_kinds_that_may_not_be_listed_are_done_without():
+    async def scenario():
+        cluster = FakeCluster()
+        cluster.served_now = Served(frozenset({kinds.POD_MONITOR}))
+        cluster.put(deployment())
+        listed = cluster.list
+
+        async def forbidden(kind, namespace, selector=""):
+            if kind is kinds.POD_MONITOR:
+                raise RefusedError("podmonitors is forbidden")
+            return await listed(kind, namespace, selector)
+
+        cluster.list = forbidden
+        async with running(cluster) as operator:
+            await served(operator, cluster)
+        return cluster
+
+    cluster = asyncio.run(scenario())
+    assert said(cluster.objects[KLEIN]) == ("True", "Serving")
+    assert not list(cluster.of_kind("PodMonitor"))
+
+
+def test_engines_without_users_go_after_their_time_and_their_files_before_them():
+    async def scenario():
+        cluster, now = FakeCluster(), [NOW]
+        cluster.put(deployment())
+        async with running(cluster, now=lambda: now[0]) as operator:
+            await served(operator, cluster)
+            cluster.remove(KLEIN)
+            await settled(operator)
+            assert cluster.one("DiffusionEngine")["status"]["unusedSince"]
+            now[0] += timedelta(days=30)
+            await operator.resync()
+            await settled(operator)
+            assert {ref.name.rpartition("-")[2] for ref, _ in cluster.of_kind("Job")} > {"cleanup"}
+            cluster.run_jobs()
+            await settled(operator)
+        return cluster
+
+    assert not list(asyncio.run(scenario()).of_kind("DiffusionEngine"))

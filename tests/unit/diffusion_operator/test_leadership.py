@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import asyncio
+
+from diffusion_operator.cluster import kinds
+from diffusion_operator.cluster.errors import UnavailableError
+from diffusion_operator.cluster.leadership import Leadership, LeaseTimes
+from diffusion_operator.cluster.store import ref
+from tests.unit.diffusion_operator.fake_cluster import FakeCluster
+
+LEASE = ref(kinds.LEASE, "operators", "diffusion-operator")
+FAST = LeaseTimes(lease=10, renew=7, retry=0.001)
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def leadership(cluster, name, clock):
+    return Leadership(cluster, LEASE, name, FAST, clock)
+
+
+def holder(cluster):
+    return cluster.objects[LEASE]["spec"]["holderIdentity"]
+
+
+def run(coroutine):
+    return asyncio.run(asyncio.wait_for(coroutine, timeout=10))
+
+
+def test_a_second_replica_waits_until_the_lease_did_not_change_for_its_time():
+    async def scenario():
+        cluster, clock = FakeCluster(), Clock()
+        await leadership(cluster, "first", clock).acquire()
+        waiting = asyncio.create_task(leadership(cluster, "second", clock).acquire())
+        for _ in range(5):
+            await asyncio.sleep(0.002)
+        clock.now += 9.9
+        for _ in range(5):
+            await asyncio.sleep(0.002)
+        assert not waiting.done()
+        clock.now += 0.2
+        await waiting
+        return cluster
+
+    cluster = run(scenario())
+    assert holder(cluster) == "second"
+    assert cluster.objects[LEASE]["spec"]["leaseTransitions"] == 1
+
+
+def test_a_lease_that_was_given_back_is_taken_at_once():
+    async def scenario():
+        cluster, clock = FakeCluster(), Clock()
+        first = leadership(cluster, "first", clock)
+        await first.acquire()
+        await first.release()
+        assert holder(cluster) == ""
+        await leadership(cluster, "second", clock).acquire()
+        await first.release()
+        return holder(cluster)
+
+    assert run(scenario()) == "second"
+
+
+def test_a_leader_that_cannot_renew_stops_before_its_lease_ends():
+    async def scenario():
+        cluster, clock = FakeCluster(), Clock()
+        leader = leadership(cluster, "first", clock)
+        await leader.acquire()
+        keep = asyncio.create_task(leader.keep())
+        await asyncio.sleep(0.005)
+        assert not keep.done()
+
+        async def away(lease):
+            raise UnavailableError("away")
+
+        cluster.get = away
+        clock.now += 7
+        await keep
+        return clock.now
+
+    assert run(scenario()) - 100 < FAST.lease
+
+
+def test_a_leader_whose_lease_another_took_stops_at_once():
+    async def scenario():
+        cluster, clock = FakeCluster(), Clock()
+        leader = leadership(cluster, "first", clock)
+        await leader.acquire()
+        lease = cluster.objects[LEASE]
+        cluster.edit(LEASE, spec={**lease["spec"], "holderIdentity": "second"})
+        await leader.keep()
+        return holder(cluster)
+
+    assert run(scenario()) == "second"
