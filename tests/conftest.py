@@ -6,11 +6,30 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
 from tests.support.builds import REPOSITORY, digits_job, run, write_job
+from tests.support.cluster_programs import needs_programs, start_building, stop_building, wait_for_programs
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests of chart and cluster come last: meanwhile their programs are built."""
+    items.sort(key=needs_programs)
+    start_building(config, items)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    wait_for_programs(item)
+    return (yield)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    stop_building(config)
 
 
 @pytest.fixture(scope="session")

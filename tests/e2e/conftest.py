@@ -14,7 +14,6 @@ from kubernetes import client, config
 from tests.e2e.cluster.addons import renew_volumes
 from tests.e2e.cluster.kubectl import Kubectl
 from tests.e2e.cluster.lifecycle import held_up
-from tests.e2e.cluster.programs import build_programs, missing_programs
 from tests.e2e.cluster.requirements import advice, missing_requirements
 
 
@@ -29,16 +28,6 @@ class Cluster:
     @property
     def kubeconfig(self) -> Path:
         return self.kubectl.kubeconfig
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Build the cluster's programs before any test's time runs: it takes a quarter of an hour, once."""
-    wanted = any("cluster" in getattr(item, "fixturenames", ()) for item in session.items)
-    if not wanted or session.config.option.collectonly or os.environ.get("E2E_KUBECONFIG") or not missing_programs():
-        return
-    if not missing_requirements(install=True):
-        with session.config.pluginmanager.get_plugin("capturemanager").global_and_fixture_disabled():
-            build_programs()
 
 
 @pytest.fixture(scope="session")
