@@ -22,7 +22,9 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diff
 IMAGES = ("operator", "builder", "triton-cpu", "triton-gpu")
 DEBIAN = "debian"
 SUITE = "bookworm"  # Its Python is 3.11, that of python:3.11-slim-bookworm.
-PACKAGES = ("ca-certificates", "libgomp1", "libstdc++6", "python3", "python3-pip", "python3-venv", "zlib1g")
+PACKAGES = ("ca-certificates", "libgomp1", "libpython3.11", "libstdc++6", "python3", "python3-pip", "python3-venv", "zlib1g")
+OPEN_FOLDERS = ("root",)
+"""Folders that every user may enter: a Python that is mounted with `--mounted` may lie below them."""
 PROGRAMS = ("buildah", "debootstrap", "runc")
 DEFAULT_REGISTRY = "localhost/diffusion-operator"
 
@@ -74,7 +76,7 @@ def build_images(output: Path, options: ImageOptions | None = None, images: Iter
 
 def debian_base() -> str:
     """Return the name of a Debian root, made where this machine has none yet."""
-    digest = hashlib.sha256(repr((SUITE, PACKAGES)).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(repr((SUITE, PACKAGES, OPEN_FOLDERS)).encode()).hexdigest()[:16]
     name = f"localhost/diffusion-operator-base:{digest}"
     if subprocess.run(["buildah", "inspect", "--type", "image", name], capture_output=True, check=False).returncode == 0:
         return name
@@ -115,6 +117,8 @@ def _debootstrap(archive: Path) -> None:
     shutil.rmtree(root, ignore_errors=True)
     archive.parent.mkdir(parents=True, exist_ok=True)
     _run("debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(root), shown=True)
+    for folder in OPEN_FOLDERS:
+        (root / folder).chmod(0o755)
     unneeded = [f"--exclude=./{path}" for path in ("var/cache/apt/*", "var/lib/apt/lists/*", "usr/share/doc/*", "usr/share/man/*", "dev/*")]
     _run("tar", "--create", "--file", str(partial), "--numeric-owner", "--directory", str(root), *unneeded, ".")
     partial.rename(archive)

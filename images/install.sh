@@ -13,8 +13,9 @@ if [ ! -x "$environment/bin/python3" ]; then
 fi
 set -- "$@" --no-cache-dir --disable-pip-version-check --root-user-action=ignore
 if [ "$requirements" = project ]; then
-    # The project's metadata and a path to its code, which is a later layer, for it changes more often.
+    # The project's metadata, and the path to its code, which is a later layer, for it changes more often than what it needs.
     python3 -m pip --python "$environment/bin/python3" install --no-deps --editable . "$@"
+    printf '%s\n' "$PWD" "$PWD/operator" >"$("$environment/bin/python3" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/code.pth"
 else
     python3 -m pip --python "$environment/bin/python3" install --require-hashes --requirement "$requirements" "$@"
 fi

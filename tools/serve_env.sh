@@ -19,3 +19,5 @@ venv() { # venv NAME REQUIREMENTS ARGUMENTS…
 venv .venv-serve requirements/serve.txt
 "$uv" pip install --quiet --python .venv-serve/bin/python --no-deps --editable .
 venv .venv-tritonserver requirements/tritonserver.txt --no-deps
+# The wheel forgot; Triton does it itself, but cannot where the environment is mounted read-only.
+chmod +x .venv-tritonserver/lib/python3.11/site-packages/pytriton/tritonserver/python_backend_stubs/*/triton_python_backend_stub
