@@ -3,6 +3,10 @@
 Usage: python -m benchmarks.cpu_backends [--threads 2] [--repeats 7]. Every variant runs in turn, so that all meet the same load of the
 machine; `CPU ms` counts only the time that this process computed. `accuracy` is the output's signal-to-noise ratio against diffusers in
 FP32. The weights are random, so it says what rounding costs and nothing of pictures.
+
+AOTInductor compiles our own graph (the serving pieces as one), for the sizes measured; ONNX is no part of it. Not measured: INT8 through
+Inductor. Its quantizer for x86, which writes the pattern that Inductor turns into integer kernels, has left torch for torchao, and the
+builder quantizes with ModelOpt, whose operators Inductor does not know.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from pathlib import Path
 
 import torch
 from diffusers import Flux2Transformer2DModel
+from diffusers.utils import logging as diffusers_logging
 from torch import nn
 
 from diffusion_api.accelerator import Accelerator
@@ -29,6 +34,7 @@ from engine_builder.export import export_graph
 from engine_builder.families.base import GraphModule
 from engine_builder.families.flux2.transformer import Body, Head, Prelude
 from engine_builder.quantization import quantize
+from engine_builder.workflow.exporting import cast_weights
 from engine_runtime.executors import OpenVinoRunner
 
 IMAGE_SIDE, TEXT_TOKENS, HEADS, HEAD_WIDTH, CHANNELS, TEXT_WIDTH = 32, 64, 8, 64, 128, 768
@@ -65,9 +71,10 @@ def main() -> None:
     arguments.add_argument("--repeats", type=int, default=7)
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
+    diffusers_logging.set_verbosity_error()
     inputs = step_inputs()
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        steps = {**diffusers_steps(inputs), **openvino_steps(inputs, Path(folder), options.threads)}
+        steps = {**diffusers_steps(inputs), **inductor_step(inputs, Path(folder)), **openvino_steps(inputs, Path(folder), options.threads)}
         expected = steps[BASELINES[0]]()
         accuracy = {name: signal_to_noise(step(), expected) for name, step in steps.items()}  # The first call also compiles and warms up.
         wall, cpu = interleaved(steps, options.repeats)
@@ -128,6 +135,20 @@ def _diffusers_step(model: Callable[..., tuple[torch.Tensor]], dtype: torch.dtyp
         return model(**arguments, txt_ids=ids[:TEXT_TOKENS], img_ids=ids[TEXT_TOKENS:], return_dict=False)[0].float()
 
     return step
+
+
+def inductor_step(inputs: Inputs, folder: Path) -> dict[str, Step]:
+    """Return AOTInductor's library of our graph, in BF16 as the engine has it: outputs and positions stay FP32."""
+    graph = denoiser_graph(ComponentRecipe())
+    cast_weights(graph, torch.bfloat16)
+    arguments = tuple(inputs[spec.name] for spec in graph.inputs)
+    program = torch.export.export(graph.module, arguments, strict=False)
+    # Frozen weights are packed for oneDNN's kernels.
+    package = torch._inductor.aoti_compile_and_package(
+        program, package_path=str(folder / "denoiser.pt2"), inductor_configs={"freezing": True}
+    )
+    run = torch._inductor.aoti_load_package(package)
+    return {"AOTInductor BF16": lambda: run(*arguments)}
 
 
 def openvino_steps(inputs: Inputs, folder: Path, threads: int) -> dict[str, Step]:

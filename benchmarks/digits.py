@@ -21,6 +21,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import Flux2KleinPipeline
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
 
 from diffusion_api.build_report import BuildReport
 from engine_builder.evaluation.budget import text_table
@@ -44,6 +46,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=30)
     repeats = parser.parse_args().repeats
+    for logging in (diffusers_logging, transformers_logging):  # The table is all that this prints.
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
         ours, report = our_engine(Path(folder))
         variants: dict[str, Draw] = {

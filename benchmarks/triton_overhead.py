@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +29,7 @@ from engine_runtime.denoiser import BODY, HEAD, PRELUDE, TRANSFORMER
 from engine_runtime.executors import load_runner
 from engine_runtime.executors.threads import VARIABLE, cpu_threads
 from engine_runtime.generation import Engine
+from engine_runtime.pieces import PieceRunner
 from engine_runtime.repository import EngineFiles, load_engine_files
 from engine_runtime.requests import GenerationRequest
 from engine_runtime.triton.config import PIPELINE
@@ -37,9 +38,11 @@ from engine_runtime.triton.repository import VERSION, link_model_repository
 from engine_runtime.triton.server import LocalTriton
 
 PROMPT = "a red digit seven"
+COLOURS, DIGITS = ("red", "green", "blue", "yellow"), ("one", "two", "three", "four", "five", "six", "seven", "eight")
+PROMPTS = [f"a {COLOURS[row % len(COLOURS)]} digit {digit}" for row, digit in enumerate(DIGITS)]
 CONCURRENT = 8
 DELAYS_US = (0, 1000)
-BATCHES, SLOW_BATCHES = (1, 2, 3, 4, 8), (1, 2, 8)
+BATCHES, SLOW_BATCHES = (1, 2, 3, 4, 8), (2, 8)
 WARM_UP = 2
 SLOW_MS = 200
 """From here on a picture is slow, and fewer are drawn."""
@@ -97,7 +100,8 @@ def _python(module: str, *arguments: str) -> None:
 def measure(repository: Path) -> None:
     """Print both tables of an engine."""
     files = load_engine_files(repository / PIPELINE / VERSION)
-    engine = bare_engine(repository, files)
+    runners = {name: load_runner(repository / name / VERSION, piece) for name, piece in files.manifest.pieces.items()}
+    engine = bare_engine(files, runners, prompt_cache_size=4)
     plan = files.manifest.shapes[0]
     name = f"{files.manifest.recipe.label}, {plan.shape.name}, {len(plan.sigmas) - 1} steps, {_calls(engine)} piece calls a picture"
     print(f"\n{name}, {os.environ[VARIABLE]} thread(s) a piece\n")
@@ -107,13 +111,12 @@ def measure(repository: Path) -> None:
     slow = _milliseconds(draw) > SLOW_MS
     for delay in DELAYS_US:
         print_served(repository, engine, delay, pictures=5 if slow else 40)
-    print_neighbours(engine, SLOW_BATCHES if slow else BATCHES)
+    print_neighbours(bare_engine(files, runners, prompt_cache_size=0), SLOW_BATCHES if slow else BATCHES)
 
 
-def bare_engine(repository: Path, files: EngineFiles) -> Engine:
+def bare_engine(files: EngineFiles, runners: Mapping[str, PieceRunner], prompt_cache_size: int) -> Engine:
     """Return the engine with its pieces in this process."""
-    runners = {name: load_runner(repository / name / VERSION, piece) for name, piece in files.manifest.pieces.items()}
-    return Engine(files.manifest, runners, files.constants, files.tokenizer, prompt_cache_size=4)
+    return Engine(files.manifest, runners, files.constants, files.tokenizer, prompt_cache_size=prompt_cache_size)
 
 
 def print_served(repository: Path, engine: Engine, delay_us: int, pictures: int) -> None:
@@ -142,15 +145,18 @@ def print_served(repository: Path, engine: Engine, delay_us: int, pictures: int)
 
 
 def print_neighbours(engine: Engine, batches: Sequence[int]) -> None:
-    """Print how far a picture moves when others are drawn in the same batch: kernels may round otherwise at another batch size."""
-    alone = engine.generate([GenerationRequest(PROMPT, seed=0)])[0].output.astype(np.int64)
-    print(f"\n{'same request in a batch of':28}{'values that differ':>20}{'largest':>10}{'PSNR dB':>10}")
+    """Print how far pictures move when others are drawn in the same batch: kernels may round otherwise at another batch size."""
+    requests = [GenerationRequest(prompt, seed=seed) for seed, prompt in enumerate(PROMPTS)]
+    alone = np.stack([engine.generate([request])[0].output for request in requests]).astype(np.int64)
+    print(f"\n{'drawn in a batch of':22}{'pictures that differ':>22}{'values that differ':>20}{'largest':>9}{'worst PSNR dB':>15}")
     for batch in batches:
-        requests = [GenerationRequest(PROMPT, seed=seed) for seed in range(batch)]
-        difference = engine.generate(requests)[0].output.astype(np.int64) - alone
-        error = float(np.mean(difference**2))
-        psnr = f"{10 * np.log10(255**2 / error):.1f}" if error else "equal"
-        print(f"{batch:<28}{np.mean(difference != 0):>20.2%}{np.abs(difference).max():>10}{psnr:>10}")
+        starts = range(0, len(requests), batch)
+        together = [result.output for start in starts for result in engine.generate(requests[start : start + batch])]
+        difference = np.stack(together).astype(np.int64) - alone
+        errors = np.mean(difference**2, axis=(1, 2, 3))
+        psnr = f"{10 * np.log10(255**2 / errors.max()):.1f}" if errors.any() else "equal"
+        differ = f"{np.count_nonzero(errors)} of {len(errors)}"
+        print(f"{batch:<22}{differ:>22}{np.mean(difference != 0):>20.2%}{np.abs(difference).max():>9}{psnr:>15}")
 
 
 def _milliseconds(draw: Callable[[], object]) -> float:
