@@ -26,14 +26,11 @@ def usable_cores() -> int:
     return min(cores, math.ceil(int(quota) / int(period))) if quota.isdigit() else cores
 
 
-def available_memory_bytes() -> int:
-    """Return the memory that this process can still take without swapping; files in the page cache do not count as taken."""
-    free = _kib(_read(MEMORY_INFO), "MemAvailable:") * 1024
-    limit, used = _read(CGROUP / "memory.max"), _read(CGROUP / "memory.current")  # Source: cgroup-v2.rst, "memory.max", "memory.stat".
-    if not (limit.isdigit() and used.isdigit()):
-        return free
-    cached = sum(_named(_read(CGROUP / "memory.stat"), name) for name in ("inactive_file", "active_file"))
-    return max(0, min(free, int(limit) - int(used) + cached))
+def memory_bytes() -> int:
+    """Return the memory that this process may take at most, whatever others take now: so it is the same at each build."""
+    total = next(int(line.split()[1]) * 1024 for line in _read(MEMORY_INFO).splitlines() if line.startswith("MemTotal:"))
+    limit = _read(CGROUP / "memory.max")  # Source: cgroup-v2.rst, "memory.max".
+    return min(total, int(limit)) if limit.isdigit() else total
 
 
 def _model_name() -> str:
@@ -48,11 +45,3 @@ def _read(path: Path) -> str:
         return path.read_text().strip()
     except OSError:
         return ""
-
-
-def _kib(text: str, name: str) -> int:
-    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith(name))
-
-
-def _named(text: str, name: str) -> int:
-    return next((int(line.split()[1]) for line in text.splitlines() if line.split()[0] == name), 0)

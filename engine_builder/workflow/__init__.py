@@ -18,6 +18,7 @@ from engine_builder.workflow.checkpoint_stage import checkpoint_stage, perceptua
 from engine_builder.workflow.compilation import CompiledEngine, build_pieces
 from engine_builder.workflow.context import BuildContext
 from engine_builder.workflow.packaging import Outcome, publish
+from engine_builder.workflow.placement import model_size, placement_for
 from engine_builder.workflow.reference_stage import reference_stage
 from engine_builder.workflow.search import Choice, choose, score_candidates
 from engine_builder.workflow.verification import Verified, verify_stage
@@ -69,7 +70,10 @@ def prepare(plan: EnginePlan, runner: StageRunner, settings: BuildSettings) -> B
         raise InvalidJobError(f"stepCache.mask has {len(mask)} entries, and the checkpoint's schedule {steps} steps; give one for each")
     calibration = plan.job.optimization.calibration
     samples = split_samples(calibration.prompts or family.prompts(checkpoint.folder), calibration)
-    return BuildContext(plan, runner, checkpoint, family, manifest, samples, perceptual_models(plan, runner, settings), {})
+    placement = placement_for(plan.job.accelerator, model_size(checkpoint.folder))
+    if placement.reason:
+        runner.progress.message(placement.reason)
+    return BuildContext(plan, runner, checkpoint, family, manifest, placement, samples, perceptual_models(plan, runner, settings), {})
 
 
 def engine_manifest(context: BuildContext, choice: Choice, compiled: CompiledEngine) -> EngineManifest:

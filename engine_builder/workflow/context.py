@@ -20,7 +20,8 @@ from engine_builder.families.base import Family
 from engine_builder.machine import processor
 from engine_builder.stage_runner import StageRunner
 from engine_builder.workflow.checkpoint_stage import Checkpoint
-from engine_builder.workflow.simulation import Placement, Simulation, load_simulation, placement_for
+from engine_builder.workflow.placement import Placement
+from engine_builder.workflow.simulation import Simulation, load_simulation
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class BuildContext:
     family: Family
     manifest: EngineManifest
     """Without pieces, recipe and step cache."""
+    placement: Placement
+    """Where and in which type torch draws."""
     samples: SampleSplit
     perceptual_models: PerceptualModels
     """Weights for LPIPS and CLIP, where the budget limits them."""
@@ -48,11 +51,6 @@ class BuildContext:
     def compiler(self) -> Compiler:
         """The compiler of the accelerator."""
         return compiler_for(self.job.accelerator)
-
-    @property
-    def placement(self) -> Placement:
-        """Where models are drawn with."""
-        return placement_for(self.job.accelerator)
 
     @property
     def machine(self) -> str:

@@ -135,6 +135,8 @@ def _warnings(context: BuildContext, outcome: Outcome) -> list[str]:
         )
     if not outcome.verified.on_engine and context.placement.dtype is not torch.bfloat16:
         found.append("quality was measured in torch in FP32, while the engine computes what is not quantized in BF16")
+    if context.placement.reason:
+        found.append(f"the reference that quality is measured against was {context.placement.reason}")
     return found
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from diffusion_api.accelerator import Accelerator
 from diffusion_api.engine_manifest import EngineManifest
 from diffusion_api.recipe import ComponentRecipe, StepCachePlan
 from engine_builder.evaluation.reference import draw
@@ -20,6 +19,7 @@ from engine_builder.evaluation.samples import Sample, over_sizes
 from engine_builder.evaluation.torch_runner import torch_runners
 from engine_builder.families.base import Family, GraphModule, LoadedModel
 from engine_builder.quiet_imports import quiet_imports
+from engine_builder.workflow.placement import Placement
 from engine_runtime.generation import Engine
 from engine_runtime.pieces import PieceRunner
 from engine_runtime.tokenizer import PromptTokenizer
@@ -31,21 +31,6 @@ BATCH_SIZE = 16
 """Of the reference and of every candidate: a batch's size may change its arithmetic."""
 PIXELS_AT_ONCE = 2**22
 """Pixels that a piece draws in one call, at least one picture: 4 of 1024x1024, whose decoding takes some GiB each."""
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where a model is simulated, and in which type."""
-
-    device: torch.device
-    dtype: torch.dtype
-
-
-def placement_for(accelerator: Accelerator) -> Placement:
-    """Return where to draw: a GPU's engine in its own BF16 on the GPU that is here, everything else in FP32 on the CPU."""
-    if not accelerator.is_cpu and torch.cuda.is_available():
-        return Placement(torch.device("cuda"), torch.bfloat16)
-    return Placement(torch.device("cpu"), torch.float32)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
-from diffusion_api.accelerator import Accelerator
 from diffusion_api.build_report import CacheCalibration
 from diffusion_api.deployment import MeasuredQuality
 from diffusion_api.optimization import Optimization
@@ -17,7 +15,7 @@ from diffusion_api.recipe import FixedMaskStepCache, Recipe
 from engine_builder.errors import QualityBudgetError
 from engine_builder.planning import Candidate
 from engine_builder.stage_runner import StageResult
-from engine_builder.workflow import search, simulation
+from engine_builder.workflow import search
 from engine_builder.workflow.reference_stage import References, judge
 from engine_builder.workflow.search import Choice, Scored, choose
 
@@ -64,17 +62,3 @@ def test_a_recipe_that_draws_nothing_is_refused_alone():
     assert found.failure == "the model draws nothing"
     assert found.drawings == ()
     assert found.quality == MeasuredQuality()
-
-
-@pytest.mark.parametrize(
-    ("accelerator", "gpu_here", "device", "dtype"),
-    [
-        ({"product": "NVIDIA-B200"}, True, "cuda", torch.bfloat16),
-        ({"product": "NVIDIA-B200"}, False, "cpu", torch.float32),
-        ({"product": "CPU"}, True, "cpu", torch.float32),
-    ],
-)
-def test_a_gpu_engine_is_simulated_on_the_gpu_that_is_here_in_its_own_type(monkeypatch, accelerator, gpu_here, device, dtype):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu_here)
-    placement = simulation.placement_for(Accelerator.model_validate(accelerator))
-    assert (placement.device.type, placement.dtype) == (device, dtype)

@@ -19,7 +19,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(machine, "CGROUP", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(16))
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Zen 9 \n")
-    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    4096 kB\n")
+    (tmp_path / "meminfo").write_text("MemTotal:    9216 kB\nMemFree: 1 kB\n")
     return tmp_path
 
 
@@ -33,14 +33,7 @@ def test_a_container_has_the_cores_of_its_quota(files: Path, limit: str, cores: 
     assert machine.usable_cores() == cores
 
 
-def test_memory_is_what_the_kernel_calls_available_where_nothing_limits_it(files: Path) -> None:
-    assert machine.available_memory_bytes() == 4 * MIB
-    (files / "memory.max").write_text("max\n")
-    assert machine.available_memory_bytes() == 4 * MIB
-
-
-def test_a_container_has_what_its_limit_leaves_and_gets_the_page_cache_back(files: Path) -> None:
-    (files / "memory.max").write_text(str(3 * MIB))
-    (files / "memory.current").write_text(str(2 * MIB))
-    (files / "memory.stat").write_text(f"anon 5\ninactive_file {MIB // 2}\nactive_file {MIB // 4}\n")
-    assert machine.available_memory_bytes() == MIB + MIB // 2 + MIB // 4
+@pytest.mark.parametrize(("limit", "mebibytes"), [("", 9), ("max", 9), (str(3 * MIB), 3), (str(99 * MIB), 9)])
+def test_a_container_has_the_memory_of_its_limit(files: Path, limit: str, mebibytes: int) -> None:
+    (files / "memory.max").write_text(limit + "\n")
+    assert machine.memory_bytes() == mebibytes * MIB
