@@ -57,6 +57,7 @@ class Operator:
     ) -> None:
         self.store = ObjectStore()
         self.is_synced = False
+        self.metrics = metrics
         self._client, self._namespaces, self._settings = client, tuple(namespaces), settings
         self._facts = ClusterFacts(client)
         self._users = EngineUsers(self.store)

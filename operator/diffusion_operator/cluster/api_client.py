@@ -38,7 +38,7 @@ class ApiClient:
     async def __aenter__(self) -> Self:
         """Open the pool."""
         connector = aiohttp.TCPConnector(ssl=self._connection.ssl_context(), limit=64)
-        self._session = aiohttp.ClientSession(connector=connector, timeout=REQUEST_TIMEOUT, trust_env=True)
+        self._session = aiohttp.ClientSession(connector=connector, timeout=REQUEST_TIMEOUT)
         return self
 
     async def __aexit__(self, *exception: object) -> None:

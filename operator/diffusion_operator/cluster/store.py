@@ -66,9 +66,10 @@ class ObjectStore:
         names = sorted(self._index.get((kind, namespace, label, value), ()))
         return [_decoded(self._objects[kind][namespace, name]) for name in names]
 
-    def labelled_names(self, kind: Kind, namespace: str, label: str, value: str) -> frozenset[str]:
-        """Return the names of such objects."""
-        return frozenset(self._index.get((kind, namespace, label, value), ()))
+    def labels(self, kind: Kind, namespace: str, label: str, value: str) -> list[Mapping[str, str]]:
+        """Return the labels `INDEXED` of such objects; reads no body."""
+        names = self._index.get((kind, namespace, label, value), ())
+        return [self._objects[kind][namespace, name].labels for name in names]
 
     def put(self, kind: Kind, body: Manifest) -> bool:
         """Keep an object, and tell whether it was news."""

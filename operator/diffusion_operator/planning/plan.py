@@ -57,8 +57,8 @@ USUAL = frozenset(
 )
 
 
-UNTOLD = frozenset({Reason.FIXED_REPLICAS})
-"""Reasons that are what the user wrote."""
+UNTOLD = frozenset({Reason.FIXED_REPLICAS, Reason.QUALITY_WITHIN_BUDGET})
+"""Reasons that are what the user wrote, or that come with another that tells more."""
 
 
 def transition_events(before: Sequence[Condition], after: Sequence[Condition]) -> tuple[Event, ...]:
@@ -67,10 +67,13 @@ def transition_events(before: Sequence[Condition], after: Sequence[Condition]) -
     Of two conditions with one reason the first tells it, and what is not known yet is no news.
     """
     known = {condition.type: (condition.status, condition.reason) for condition in before}
+    # Pods of a rollout that goes on are not ready yet; that is no news either.
+    rolls = any(condition.reason is Reason.ROLLING_OUT for condition in after)
+    untold = UNTOLD | {Reason.PODS_NOT_READY} if rolls else UNTOLD
     told: dict[Reason, Event] = {}
     for condition in after:
         is_news = known.get(condition.type) != (condition.status, condition.reason)
-        if is_news and condition.status is not ConditionStatus.UNKNOWN and condition.reason not in UNTOLD:
+        if is_news and condition.status is not ConditionStatus.UNKNOWN and condition.reason not in untold:
             told.setdefault(condition.reason, Event(_severity(condition), condition.reason.value, condition.message))
     return tuple(told.values())
 

@@ -47,8 +47,7 @@ class EngineUsers:
 
     def of(self, namespace: str, engine: str) -> frozenset[str]:
         """Names of the deployments that use an engine."""
-        revisions = self._store.labelled(kinds.REVISION, namespace, ENGINE, engine)
-        kept = {label(body, DEPLOYMENT) for body in revisions}
+        kept = {labels.get(DEPLOYMENT, "") for labels in self._store.labels(kinds.REVISION, namespace, ENGINE, engine)}
         known = {name for name in kept if self._store.uid(kinds.DEPLOYMENT, namespace, name)}
         return frozenset(self._users.get((namespace, engine), set()) | known)
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from datetime import timedelta
+
+from hypothesis import example, given
+from hypothesis import settings as hypothesis_settings
 
 from diffusion_api.conditions import Reason
 from diffusion_operator.cluster import kinds
 from diffusion_operator.cluster.client import Served
 from diffusion_operator.cluster.errors import RefusedError
+from tests.unit.diffusion_api.strategies import deployments
 from tests.unit.diffusion_operator.fake_cluster import FakeCluster
 from tests.unit.diffusion_operator.running import NAMESPACE, deployment, reference, running, served, settled
 from tests.unit.diffusion_operator.scenes import NOW
@@ -378,3 +383,31 @@ def test_engines_without_users_go_after_their_time_and_their_files_before_them()
         return cluster
 
     assert not list(asyncio.run(scenario()).of_kind("DiffusionEngine"))
+
+
+@given(mutation=deployments)
+@example(mutation={"spec": {"model": None}})
+@example(mutation={"spec": "nonsense"})
+@hypothesis_settings(max_examples=60, deadline=None)
+def test_after_any_other_spec_the_first_one_brings_back_the_first_state(mutation):
+    """However the spec was changed, even past what the API server would refuse: no crash, no hot loop, and a way back."""
+
+    async def scenario():
+        cluster = FakeCluster()
+        cluster.put(deployment())
+        async with running(cluster) as operator:
+            await served(operator, cluster)
+            before = cluster.objects[KLEIN]["status"]
+            cluster.edit(KLEIN, spec=mutation["spec"])
+            await settled(operator)
+            cluster.edit(KLEIN, spec=deployment()["spec"])
+            await served(operator, cluster)
+            assert operator.metrics.unsettled.collect()[0].samples == []
+            return before, cluster.objects[KLEIN]["status"]
+
+    before, after = asyncio.run(scenario())
+    assert without_generation(after) == without_generation(before)
+
+
+def without_generation(status):
+    return json.loads(re.sub(r'"observedGeneration": \d+', '"observedGeneration": 0', json.dumps(status)))
