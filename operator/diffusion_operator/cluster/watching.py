@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import kopf
 
@@ -38,7 +38,8 @@ class Watch:
             standalone=True,
             stop_flag=self._stop,
             ready_flag=self._ready,
-            identity=None,
+            # Kopf would else make one of the user's name, and a container's user may have none.
+            identity=cast(Any, "diffusion-operator"),
         )
 
     async def started(self) -> None:
