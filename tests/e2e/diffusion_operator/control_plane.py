@@ -19,7 +19,7 @@ from tests.e2e.cluster.kubectl import Kubectl
 from tests.e2e.cluster.programs import KUBE
 
 START_SECONDS = 60
-ADMIN, OPERATOR = "admin", "diffusion-operator"
+ADMIN, OPERATOR, NAMESPACED = "admin", "diffusion-operator", "namespaced-operator"
 
 
 def free_ports(count: int) -> list[int]:
@@ -133,7 +133,7 @@ class ControlPlane:
             return False
 
     def _write_secrets(self) -> None:
-        tokens = f'{ADMIN}-token,{ADMIN},1,"system:masters"\n{OPERATOR}-token,{OPERATOR},2\n'
+        tokens = f'{ADMIN}-token,{ADMIN},1,"system:masters"\n{OPERATOR}-token,{OPERATOR},2\n{NAMESPACED}-token,{NAMESPACED},3\n'
         (self.folder / "tokens.csv").write_text(tokens)
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption())

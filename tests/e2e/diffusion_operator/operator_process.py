@@ -24,13 +24,15 @@ WRITES = ("POST", "PATCH", "DELETE")
 class OperatorProcess:
     """Use as a context manager; ends by SIGTERM."""
 
-    def __init__(self, control_plane: ControlPlane, name: str, *arguments: str, settings: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, control_plane: ControlPlane, name: str, *arguments: str, settings: dict[str, Any] | None = None, user: str = OPERATOR
+    ) -> None:
         self.name, self.log = name, control_plane.folder / f"{name}.log"
         self._health, self._metrics = free_ports(2)
         self._file = control_plane.folder / f"{name}-settings.yaml"
         self._file.write_text(json.dumps(settings or {}))
         self._command = [
-            *(sys.executable, "-m", "diffusion_operator", f"--kubeconfig={control_plane.kubeconfig(OPERATOR)}", f"--settings={self._file}"),
+            *(sys.executable, "-m", "diffusion_operator", f"--kubeconfig={control_plane.kubeconfig(user)}", f"--settings={self._file}"),
             *("--lease-namespace=default", "--bind-address=127.0.0.1"),
             *(f"--health-port={self._health}", f"--metrics-port={self._metrics}", *arguments),
         ]

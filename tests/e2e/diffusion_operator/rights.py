@@ -23,6 +23,20 @@ def rules() -> list[dict[str, Any]]:
     ]
 
 
+def namespaced_role_and_binding(user: str, namespace: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A Role with the first table's rules and the Lease's, bound to a user; it holds no right in the cluster as a whole."""
+    role, binding = role_and_binding(user)
+    metadata = {"name": "diffusion-operator", "namespace": namespace}
+    own = [rule for rule in role["rules"] if rule["resources"] != ["nodes"]]
+    role_ref = {**binding["roleRef"], "kind": "Role"}
+    return {**role, "kind": "Role", "metadata": metadata, "rules": own}, {
+        **binding,
+        "kind": "RoleBinding",
+        "metadata": metadata,
+        "roleRef": role_ref,
+    }
+
+
 def role_and_binding(user: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """A ClusterRole with these rules, bound to a user."""
     api, name = "rbac.authorization.k8s.io", "diffusion-operator"

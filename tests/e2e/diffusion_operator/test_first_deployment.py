@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from diffusion_api.parsing import parse_build_job
+from tests.e2e.diffusion_operator.control_plane import NAMESPACED
 from tests.e2e.diffusion_operator.operator_process import OperatorProcess
-from tests.e2e.diffusion_operator.play import Play
+from tests.e2e.diffusion_operator.play import TIME, Play
+from tests.e2e.diffusion_operator.rights import namespaced_role_and_binding
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -121,3 +123,28 @@ def test_sigterm_ends_it_well_and_gives_the_lease_back(control_plane, play):
         assert process.stop(signal.SIGTERM) == 0
     lease = play.kubectl.json("get", "lease", "diffusion-operator", "--namespace", "default")
     assert not lease["spec"].get("holderIdentity")
+
+
+NO_NODE = "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector."
+
+
+def wait_for_a_node_in_vain(play):
+    apply(play, "flux2-klein-b200.yaml")
+    (job,) = play.wait_for("jobs")
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": NO_NODE, "lastTransitionTime": TIME}
+    play.pod(job, "waiting", phase="Pending", conditions=[condition])
+
+
+def test_a_build_that_finds_no_node_says_which_label_is_missing(operator, play):
+    wait_for_a_node_in_vain(play)
+    play.wait("the reason", lambda: play.said("de") == ("False", "NoMatchingNode"))
+    assert "nvidia.com/gpu.product=NVIDIA-B200" in play.one("de")["status"]["conditions"][0]["message"]
+
+
+def test_an_operator_with_rights_in_one_namespace_serves_that_namespace(control_plane, play):
+    play.kubectl.apply(*namespaced_role_and_binding(NAMESPACED, play.namespace))
+    arguments = (f"--namespace={play.namespace}", f"--lease-namespace={play.namespace}")
+    with OperatorProcess(control_plane, "namespaced", *arguments, user=NAMESPACED) as process:
+        wait_for_a_node_in_vain(play)
+        play.wait("the reason", lambda: play.said("de") == ("False", "EnginePending") and NO_NODE in str(play.one("de")["status"]))
+        assert process.metric("controller_runtime_reconcile_errors_total") == 0
