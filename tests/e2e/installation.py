@@ -1,0 +1,123 @@
+"""The product in the cluster as a user gets it: its own images, its chart by Helm, and a claim with a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from images.build import CACHE, DEBIAN, ImageOptions, build_images
+from tests.e2e.cluster import layout
+from tests.e2e.cluster.images import image_names, import_image
+from tests.e2e.cluster.kubectl import Kubectl
+from tests.e2e.cluster.processes import ClusterError
+from tests.e2e.cluster.programs import HELM
+
+REPOSITORY = Path(__file__).parents[2]
+CHART = REPOSITORY / "charts" / "diffusion-operator"
+DIGITS = REPOSITORY / "examples" / "digits" / "digits-klein"
+SYSTEM = "diffusion-operator-system"
+RELEASE = "diffusion-operator"
+MODELS = "models"
+OPTIONS = ImageOptions(base=DEBIAN, mounted=True)
+NEEDED = ("operator", "builder", "triton-cpu")
+SMALL = {"cpu": "250m", "memory": "6Gi"}
+# One node of two cores: a builder and two Triton pods must fit beside each other.
+VALUES: Mapping[str, Any] = {
+    "replicas": 1,
+    "image": {"repository": OPTIONS.name("operator").rpartition(":")[0], "tag": OPTIONS.tag},
+    "operator": {"resyncSeconds": 60},
+    "settings": {
+        "images": {"builder": OPTIONS.name("builder"), "tritonCpu": OPTIONS.name("triton-cpu")},
+        "versions": {"openvino": "test"},
+        "engineStore": {"kind": "PersistentVolumeClaim", "size": "1Gi"},
+        "build": {"resources": SMALL},
+        "serving": {"resources": {"cpu": "100m", "memory": "2Gi"}, "shmSize": "256Mi", "preStopSeconds": 5},
+    },
+}
+
+
+def provide_images() -> None:
+    """Build the images from their Dockerfiles, and import those that the cluster lacks or has in an older form."""
+    folder = CACHE / "archives"
+    for archive in build_images(folder, OPTIONS, NEEDED).values():
+        imported = layout.RUN / f"{archive.stem}.imported"
+        identity = archive.with_suffix(".id").read_text()
+        if not imported.is_file() or imported.read_text() != identity or OPTIONS.name(archive.stem) not in image_names():
+            import_image(archive)
+            imported.write_text(identity)
+
+
+def helm(kubectl: Kubectl, *arguments: str | Path) -> str:
+    """Return what Helm prints.
+
+    Raises:
+        ClusterError: Helm failed; the message is its own.
+    """
+    command = [str(HELM.path if HELM.is_built() else shutil.which("helm") or "helm"), *map(str, arguments)]
+    environment = {**os.environ, "KUBECONFIG": str(kubectl.kubeconfig)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ClusterError(f"helm {' '.join(map(str, arguments))}: {done.stderr.strip()}")
+    return done.stdout
+
+
+@contextmanager
+def installed(kubectl: Kubectl, values: Mapping[str, Any] = VALUES) -> Iterator[None]:
+    """Install the chart and wait for the operator; uninstall it afterwards, definitions included."""
+    try:
+        install(kubectl, values)
+        yield
+    finally:
+        uninstall(kubectl)
+
+
+def install(kubectl: Kubectl, values: Mapping[str, Any] = VALUES, chart: Path = CHART) -> None:
+    """Install or upgrade the release and wait until it is ready."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(values, file)
+        file.flush()
+        flags = ["--namespace", SYSTEM, "--create-namespace", "--values", file.name, "--wait", "--timeout", "180s"]
+        helm(kubectl, "upgrade", "--install", RELEASE, chart, *flags)
+
+
+def uninstall(kubectl: Kubectl) -> None:
+    """Remove the release, its namespace and its definitions, and with them whatever was made from them."""
+    helm(kubectl, "uninstall", RELEASE, "--namespace", SYSTEM, "--wait", "--timeout", "180s")
+    kubectl("delete", "crd", "--ignore-not-found", "diffusiondeployments.diffusionoperator.io", "diffusionengines.diffusionoperator.io")
+    kubectl("delete", "namespace", SYSTEM, "--wait=true", "--timeout=120s")
+
+
+def provide_checkpoint(kubectl: Kubectl, namespace: str) -> None:
+    """Make the claim `models` with the digits checkpoint in it, as a team's own model volume would be."""
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": MODELS},
+        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "100Mi"}}},
+    }
+    copier = {
+        "name": "copy",
+        "image": layout.BUSYBOX_IMAGE,
+        "command": ["sh", "-c", "cp -r /checkpoint/. /models/digits-klein && chmod -R a+rX /models"],
+        "volumeMounts": [{"name": "checkpoint", "mountPath": "/checkpoint"}, {"name": "models", "mountPath": "/models"}],
+    }
+    volumes = [
+        {"name": "checkpoint", "hostPath": {"path": str(DIGITS)}},
+        {"name": "models", "persistentVolumeClaim": {"claimName": MODELS}},
+    ]
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "copy-checkpoint"},
+        "spec": {"restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "containers": [copier], "volumes": volumes},
+    }
+    kubectl.apply(claim, pod, namespace=namespace)
+    kubectl.wait("jsonpath={.status.phase}=Succeeded", "pod/copy-checkpoint", namespace=namespace)
+    kubectl("delete", "pod", "copy-checkpoint", "--namespace", namespace)
