@@ -91,10 +91,10 @@ def generate(
 
 @app.command()
 def report(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="One file: its report. Several: one page that compares them.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="One file: its report. Several: one page that compares them.")],
     store: StoreOption = DEFAULT_STORE,
     simulate: SimulateOption = False,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to write the page.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to write the page; report.html if left out.")] = None,
 ) -> None:
     """Write the HTML report of a finished build, or one that compares several."""
     from diffusionctl.report import write_report

@@ -21,8 +21,9 @@ def show_plan(file: Path, store_folder: Path, *, simulate: bool, as_json: bool) 
         return
     console = Console(highlight=False)
     console.print(f"engine key  {plan.engine_key}\nrevision    {plan.revision}\ncompiler    {plan.compiler}")
-    console.print(f"published   {plan.published or 'no: it would be built'}")
+    console.print(f"published   {plan.published or 'no: it would be built'}", soft_wrap=True)
     console.print(_recipes(plan))
+    console.print(f"[dim]{_legend(plan)}[/]", soft_wrap=True)
 
 
 def _recipes(plan: EnginePlan) -> Table:
@@ -31,3 +32,10 @@ def _recipes(plan: EnginePlan) -> Table:
         label = candidate.recipe.label.rsplit(", ", 1)[0]
         table.add_row(label, f"{candidate.expected_speedup:.2f}×", "yes" if candidate.simulated else "no")
     return table
+
+
+def _legend(plan: EnginePlan) -> str:
+    words = "Expected speed: relative to the engine that is not quantized; the engine itself is measured when it is built."
+    if any(candidate.simulated for candidate in plan.candidates):
+        words += " Simulated: this accelerator has no kernels for the format, so that its arithmetic is reproduced, without the speed."
+    return words

@@ -24,7 +24,7 @@ class LocalSource:
 
     def __init__(self, root: Path, uri: str) -> None:
         if not root.exists():
-            raise InvalidJobError(f"{uri}: there is no {root}; check the path, and in a pod that the volume is mounted")
+            raise InvalidJobError(f"{uri}: there is no {root.absolute()}; check the path, and in a pod that the volume is mounted")
         self.root = root.resolve()
 
     def revision(self) -> None:

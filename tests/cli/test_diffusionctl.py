@@ -41,7 +41,7 @@ def test_a_wrong_file_is_refused_with_every_reason_and_no_traceback(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(("text", "said"), [("a: [", "not YAML"), ("kind: Pod", "0 objects"), (None, "No such file")])
+@pytest.mark.parametrize(("text", "said"), [("a: [", "not YAML"), ("kind: Pod", "no object of kind"), (None, "No such file")])
 def test_what_is_no_deployment_file_is_refused(tmp_path, text, said):
     file = tmp_path / "x.yaml"
     if text is not None:

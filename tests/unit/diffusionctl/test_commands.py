@@ -41,7 +41,63 @@ def test_run_looks_for_triton_before_it_builds(monkeypatch: pytest.MonkeyPatch, 
 def test_the_report_of_what_is_not_built_says_how_to_build_it(tmp_path: Path, flag: tuple[str, ...]) -> None:
     error = refusal("report", EXAMPLE, "--store", tmp_path, *flag)
     assert isinstance(error, CommandError)
-    assert f"diffusionctl build {EXAMPLE}{' '.join(('', *flag))}`" in str(error)
+    assert f"diffusionctl build {EXAMPLE}{' '.join(('', *flag))} --store {tmp_path}`" in str(error)
+
+
+def test_a_page_that_could_not_be_written_is_said_before_its_engine_is_looked_for(tmp_path: Path) -> None:
+    error = refusal("report", EXAMPLE, "--store", tmp_path, "--out", tmp_path / "nowhere" / "page.html")
+    assert isinstance(error, UsageError)
+    assert "there is no folder" in str(error)
+
+
+POD = "apiVersion: v1\nkind: Pod\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is empty; write one DiffusionDeployment into it"),
+        ("---\n", "is empty"),
+        (f"{POD}---\n{POD}", "holds Pod, Pod, and no object of kind DiffusionDeployment; give a file with one"),
+        ("- a\n", "holds something without a kind, and no"),
+        ("kind: DiffusionDeploymnt\n", "kind DiffusionDeploymnt is not known; did you mean DiffusionDeployment?"),
+        ("kind: DiffusionDeployment\n---\nkind: DiffusionDeployment\n", "holds 2 objects of kind DiffusionDeployment; give each a file"),
+        ("kind: [\n", "is not YAML: line 2, column 1: expected the node content, but found '<stream end>'; check indentation"),
+        ("spec:\n\tmodel: x\n", "is not YAML: line 2, column 1: found character '\\t' that cannot start any token; YAML takes no tabs"),
+    ],
+)
+def test_a_file_that_is_no_deployment_is_refused_with_what_it_is_and_what_to_do(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "file.yaml"
+    file.write_text(text)
+    error = refusal("validate", file)
+    assert isinstance(error, UsageError)
+    assert str(error).startswith(str(file))
+    assert said in str(error)
+
+
+def test_several_mistakes_are_a_line_each(tmp_path: Path) -> None:
+    file = tmp_path / "file.yaml"
+    file.write_text(EXAMPLE.read_text().replace("width: 64", "width: 63").replace("minPSNR: 35", "minPSNR: high"))
+    assert str(refusal("validate", file)).splitlines() == [
+        f"{file} has 2 mistakes:",
+        "  spec.shapes[0].width: 63 is not a multiple of 16; use 48 or 64",
+        "  spec.optimization.qualityBudget.minPSNR: expected a number, not text (high)",
+    ]
+
+
+def test_a_relative_path_that_is_not_there_is_shown_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file.yaml").write_text(EXAMPLE.read_text().replace("digits/digits-klein", "nowhere"))
+    error = refusal("plan", "file.yaml", "--store", tmp_path)
+    assert str(error).startswith(f"file://nowhere: there is no {tmp_path}/nowhere; check the path")
+
+
+def test_a_plan_explains_its_columns(tmp_path: Path) -> None:
+    said = CliRunner().invoke(app, ["plan", str(EXAMPLE), "--store", str(tmp_path)]).stdout
+    assert "Expected speed: relative to the engine that is not quantized" in said
+    assert "Simulated:" not in said
+    file = EXAMPLE.parent / "formats" / "nvfp4-max.yaml"
+    assert "Simulated: this accelerator has no kernels" in CliRunner().invoke(app, ["plan", str(file), "--store", str(tmp_path)]).stdout
 
 
 def test_a_folder_that_cannot_be_written_is_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
