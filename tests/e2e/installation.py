@@ -38,7 +38,7 @@ VALUES: Mapping[str, Any] = {
         "versions": {"openvino": "test"},
         "engineStore": {"kind": "PersistentVolumeClaim", "size": "1Gi"},
         "build": {"resources": SMALL},
-        "serving": {"resources": {"cpu": "100m", "memory": "2Gi"}, "shmSize": "256Mi", "preStopSeconds": 5},
+        "serving": {"resources": {"cpu": "100m", "memory": "2Gi"}, "shmSize": "256Mi", "preStopSeconds": 5, "exitTimeoutSeconds": 30},
     },
 }
 
