@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from diffusion_api.engine_manifest import Dtype
+from engine_builder.border_types import TORCH_DTYPES
 from engine_builder.families.base import GraphModule
-from engine_builder.families.border_types import TORCH_DTYPES
 from engine_runtime.arrays import to_numpy
 from engine_runtime.pieces import Array
 

@@ -10,9 +10,9 @@ import torch
 from modelopt.torch.quantization.utils import export_torch_mode
 
 from diffusion_api.engine_manifest import TensorSpec
+from engine_builder.border_types import TORCH_DTYPES
 from engine_builder.errors import CompileError
 from engine_builder.families.base import GraphModule
-from engine_builder.families.border_types import TORCH_DTYPES
 
 OPSET = 23
 """The first with Attention and RMSNormalization as single operators, and with FP4; TensorRT 10.14, OpenVINO 2026 and ORT 1.32 read it."""
