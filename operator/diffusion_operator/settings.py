@@ -84,7 +84,7 @@ class PvcStore(ApiModel):
 
 
 class S3Store(ApiModel):
-    """Engines in a bucket; pods keep a copy on their node while they run."""
+    """Engines in a bucket, with a copy on the node. Not carried out: builder and Triton of this release do not read it."""
 
     kind: Literal["S3"] = "S3"
     """Kind of store."""

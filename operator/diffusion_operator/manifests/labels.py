@@ -8,6 +8,8 @@ PREFIX = GROUP
 DEPLOYMENT = f"{PREFIX}/deployment"
 REVISION = f"{PREFIX}/revision"
 ENGINE = f"{PREFIX}/engine"
+RETRY_ANNOTATION = f"{PREFIX}/retry"
+"""On a DiffusionEngine; another text asks for another attempt."""
 COMPONENT = "app.kubernetes.io/component"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "diffusion-operator"

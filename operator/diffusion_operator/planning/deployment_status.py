@@ -130,7 +130,7 @@ def _progressing(traffic: Traffic | None, engine: Verdict) -> Verdict:
         return (fails if has_failed else holds)(PROGRESSING, engine.reason, engine.message)
     asked = traffic.asked
     if asked.abandoned:
-        advice = "change the spec, or ask for an earlier revision with `diffusionctl undo`"
+        advice = "change the spec, or apply the one that served before"
         return fails(PROGRESSING, Reason.ROLLOUT_ABANDONED, f"revision {asked.name} was abandoned: {asked.abandoned}; {advice}")
     if traffic.wanted == 0:
         return fails(PROGRESSING, Reason.SCALED_TO_ZERO, f"revision {asked.name} starts when pods are wanted")

@@ -16,7 +16,7 @@ from diffusion_operator.manifests.builder_exit import BuilderExit, is_retryable
 from diffusion_operator.manifests.builder_job import builder_job, job_config_map
 from diffusion_operator.manifests.cleanup_job import cleanup_job
 from diffusion_operator.manifests.engine_store import engine_store_claim
-from diffusion_operator.manifests.labels import engine_labels
+from diffusion_operator.manifests.labels import RETRY_ANNOTATION, engine_labels
 from diffusion_operator.manifests.network_policy import builder_network_policy
 from diffusion_operator.planning.engine_identity import PROMPTS_SECONDS, prompts_missing, spec_key, with_prompts
 from diffusion_operator.planning.observed import JobEnd, JobPhase, ObservedBuild
@@ -208,7 +208,8 @@ def _ended(scene: _Scene, reason: Reason, message: str) -> EnginePlan:
 
 
 def _again(scene: _Scene) -> str:
-    return f"run `diffusionctl retry engine/{scene.owner.name}`"
+    command = f"kubectl annotate de {scene.owner.name} --namespace {scene.owner.namespace} --overwrite {RETRY_ANNOTATION}=$(date +%s)"
+    return f"run `{command}`"
 
 
 def _underway(reason: Reason, message: str) -> tuple[Verdict, ...]:

@@ -166,7 +166,7 @@ class ObservedBuild:
     files_missing_at: datetime | None = None
     """When a serving pod last found its files gone or damaged."""
     retry: str = ""
-    """What `diffusionctl retry` wrote; another text asks for another attempt."""
+    """Value of the annotation `diffusionoperator.io/retry`; another text asks for another attempt."""
     managed: bool = True
     """Whether the operator made it; only such engines are ever deleted."""
     prompts: tuple[str, ...] | None = None

@@ -12,7 +12,7 @@ from diffusion_operator.cluster.errors import MissingError, RefusedError
 from diffusion_operator.cluster.store import ObjectStore, ref
 from diffusion_operator.manifests.base import Manifest, ref_of
 from diffusion_operator.manifests.builder_exit import BUILDER
-from diffusion_operator.manifests.labels import COMPONENT, DEPLOYMENT, ENGINE, MANAGED_BY, MANAGER, PREFIX, SERVING, selector_text
+from diffusion_operator.manifests.labels import COMPONENT, DEPLOYMENT, ENGINE, MANAGED_BY, MANAGER, RETRY_ANNOTATION, SERVING, selector_text
 from diffusion_operator.observing.builds import job_phase, observed_job, pods_of
 from diffusion_operator.observing.deployments import observed_engine, revision_pods, revision_records
 from diffusion_operator.observing.objects import Body, annotation, controller_uid, label, part
@@ -32,8 +32,6 @@ from diffusion_operator.reconciling.engine_users import EngineUsers
 from diffusion_operator.reconciling.facts import ClusterFacts
 from diffusion_operator.settings import OperatorSettings, PvcStore
 
-RETRY = f"{PREFIX}/retry"
-"""Annotation of a DiffusionEngine; another text asks for another attempt."""
 DELETABLE = (kinds.AUTOSCALER, kinds.SCALED_OBJECT, kinds.CLAIM_TEMPLATE)
 LOG_LINES = 50
 LOG_BYTES = 16_000
@@ -69,7 +67,7 @@ class Observation:
     async def build(self, engine: DiffusionEngine, body: Manifest) -> ObservedBuild:
         """Gather what is around a DiffusionEngine; `body` is the same as the API server gives it."""
         namespace, name = engine.metadata.namespace or "", engine.metadata.name
-        retry = annotation(body, RETRY)
+        retry = annotation(body, RETRY_ANNOTATION)
         job = await self._job(engine, job_name(name, retry))
         cleanup = self._store.get(kinds.JOB, namespace, f"{name}-cleanup")
         pods = self._store.labelled(kinds.POD, namespace, ENGINE, name)

@@ -162,7 +162,7 @@ def test_a_lost_engine_whose_job_is_gone_is_built_again():
         (
             failed(exit_code=75, end=JobEnd.BACKOFF, message="the hub is down."),
             Reason.ENGINE_BUILD_FAILED,
-            "the hub is down; run `diffusionctl retry",
+            "the hub is down; run `kubectl annotate de",
         ),
         (failed(end=JobEnd.DEADLINE), Reason.BUILD_DEADLINE_EXCEEDED, "21600 s; raise build.deadlineSeconds"),
         (
