@@ -70,14 +70,20 @@ def build_images(output: Path, options: ImageOptions | None = None, images: Iter
     options = options or ImageOptions()
     require_programs()
     output.mkdir(parents=True, exist_ok=True)
-    base = debian_base() if options.base == DEBIAN else options.base
+    base = debian_base(REPOSITORY if options.mounted else None) if options.base == DEBIAN else options.base
     return {image: _archive(image, _build(image, base, options), output, options) for image in images}
 
 
-def debian_base() -> str:
-    """Return the name of a Debian root, made where this machine has none yet."""
+def debian_base(checkout: Path | None = None) -> str:
+    """Return the name of a Debian root, made where this machine has none yet.
+
+    Args:
+        checkout: Whose images are built on it, where their paths are those of a checkout. Each gets a root of its own, for buildah takes a
+            cached layer for another one that differs only in a path made of a build argument.
+    """
     digest = hashlib.sha256(repr((SUITE, PACKAGES, OPEN_FOLDERS)).encode()).hexdigest()[:16]
-    name = f"localhost/diffusion-operator-base:{digest}"
+    mark = f"-{hashlib.sha256(str(checkout).encode()).hexdigest()[:8]}" if checkout else ""
+    name = f"localhost/diffusion-operator-base:{digest}{mark}"
     if subprocess.run(["buildah", "inspect", "--type", "image", name], capture_output=True, check=False).returncode == 0:
         return name
     archive = CACHE / f"{SUITE}-{digest}.tar"
@@ -86,6 +92,7 @@ def debian_base() -> str:
     container = _run("buildah", "from", "scratch")
     try:
         _run("buildah", "add", container, str(archive), "/")
+        _run("buildah", "config", "--label", f"checkout={checkout or ''}", container)
         _run("buildah", "commit", "--quiet", container, name)
     finally:
         _run("buildah", "rm", container)

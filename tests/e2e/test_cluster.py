@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import threading
+import urllib.error
 import urllib.request
 
 import pytest
@@ -24,6 +25,14 @@ def container(script, **fields):
 def pod(name, script, **spec):
     template = {"terminationGracePeriodSeconds": 0, "restartPolicy": "Never", "containers": [container(script)], **spec}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}}, "spec": template}
+
+
+def page(url):
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.read().decode().strip()
+    except urllib.error.URLError:
+        return None
 
 
 def output(kubectl, namespace, name):
@@ -67,9 +76,9 @@ def test_a_pod_reaches_a_service_by_name(kubectl, namespace, web):
 
 def test_this_machine_reaches_services_and_pods_by_address(kubectl, namespace, web):
     address = kubectl.json("get", "pod", "web", "--namespace", namespace)["status"]["podIP"]
-    for url in (f"http://{web}/", f"http://{address}:8000/"):
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            assert answer.read().decode().strip() == PAGE
+    # The rules of a new Service reach the node a moment after its endpoints are told.
+    wait_until("the Service", lambda: page(f"http://{web}/") is not None, seconds=30)
+    assert page(f"http://{web}/") == page(f"http://{address}:8000/") == PAGE
 
 
 def test_a_pod_reaches_a_server_on_this_machine_and_nothing_beyond(kubectl, own_cluster, namespace):
