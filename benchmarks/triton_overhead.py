@@ -4,12 +4,15 @@
 
 Without an argument it builds both in a temporary folder. The bare loop runs the same pieces in this process, so the difference is Triton's:
 gRPC, BLS calls, shared memory, and the delay for which a step waits for company. Pictures are raw, and prompts are cached, in both.
+Connections stay open from request to request. The two take turns by eight pictures, of which the first is not counted: it finds the
+processor's caches full of the other's weights, which no server's second request does.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import queue
 import statistics
 import subprocess
 import sys
@@ -17,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from diffusion_api.serving import Serving
-from engine_runtime.client import generate
+from engine_runtime.client import PipelineClient
 from engine_runtime.denoiser import BODY, HEAD, PRELUDE, TRANSFORMER
 from engine_runtime.executors import load_runner
 from engine_runtime.executors.threads import VARIABLE, cpu_threads
@@ -37,13 +41,16 @@ from engine_runtime.triton.installation import find_triton
 from engine_runtime.triton.repository import VERSION, link_model_repository
 from engine_runtime.triton.server import LocalTriton
 
+Draw = Callable[[int], float]
+"""Draws the picture of a seed; returns milliseconds."""
 PROMPT = "a red digit seven"
 COLOURS, DIGITS = ("red", "green", "blue", "yellow"), ("one", "two", "three", "four", "five", "six", "seven", "eight")
 PROMPTS = [f"a {COLOURS[row % len(COLOURS)]} digit {digit}" for row, digit in enumerate(DIGITS)]
 CONCURRENT = 8
 DELAYS_US = (0, 1000)
 BATCHES, SLOW_BATCHES = (1, 2, 3, 4, 8), (2, 8)
-WARM_UP = 2
+TURN = 8
+"""Pictures of a turn; the first is not counted."""
 SLOW_MS = 200
 """From here on a picture is slow, and fewer are drawn."""
 ROOT = Path(__file__).parents[1]
@@ -51,7 +58,7 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Turns:
-    """Milliseconds of the same pictures, bare and behind Triton in turns, so that both met the same load of the machine."""
+    """Milliseconds of the same pictures, bare and behind Triton by turns, so that both met the same load of the machine."""
 
     bare: Sequence[float]
     served: Sequence[float]
@@ -110,7 +117,7 @@ def measure(repository: Path) -> None:
     _milliseconds(draw)
     slow = _milliseconds(draw) > SLOW_MS
     for delay in DELAYS_US:
-        print_served(repository, engine, delay, pictures=5 if slow else 40)
+        print_served(repository, engine, delay, pictures=7 if slow else 42)
     print_neighbours(bare_engine(files, runners, prompt_cache_size=0), SLOW_BATCHES if slow else BATCHES)
 
 
@@ -126,12 +133,22 @@ def print_served(repository: Path, engine: Engine, delay_us: int, pictures: int)
         return _milliseconds(lambda: engine.generate([GenerationRequest(PROMPT, seed=seed)]))
 
     def served(seed: int) -> float:
-        return _milliseconds(lambda: list(generate(triton.grpc_url, PROMPT, seed=seed, output_format="raw")))
+        client = clients.get()
+        try:
+            return _milliseconds(lambda: list(client.generate(PROMPT, seed=seed, output_format="raw")))
+        finally:
+            clients.put(client)
 
     with tempfile.TemporaryDirectory() as folder:
         link_model_repository(repository, Path(folder), Serving(max_batch_size=CONCURRENT, max_queue_delay_microseconds=delay_us))
-        with LocalTriton(Path(folder), installation=find_triton(ROOT)) as triton:
-            pairs = [(bare(seed), served(seed)) for seed in range(WARM_UP + pictures)][WARM_UP:]
+        with LocalTriton(Path(folder), installation=find_triton(ROOT)) as triton, ExitStack() as stack:
+            # As a gateway would: connections stay open.
+            clients: queue.LifoQueue[PipelineClient] = queue.LifoQueue()
+            for _ in range(CONCURRENT):
+                clients.put(stack.enter_context(PipelineClient(triton.grpc_url)))
+            pairs = [
+                pair for turn in range(-(-pictures // (TURN - 1))) for pair in _turn(bare, served, range(TURN * turn, TURN * (turn + 1)))
+            ]
             started = time.perf_counter()
             with ThreadPoolExecutor(CONCURRENT) as pool:
                 together = list(pool.map(served, range(-(-pictures // CONCURRENT) * CONCURRENT)))
@@ -142,6 +159,11 @@ def print_served(repository: Path, engine: Engine, delay_us: int, pictures: int)
     added = f"{turns.added:>10.2f}{turns.added / typical:>9.1%}{turns.added_at_best:>12.2f}"
     _print_row(f"Triton, delay {delay_us} µs, one at a time", turns.served, 1000 / statistics.median(turns.served), added)
     _print_row(f"Triton, delay {delay_us} µs, {CONCURRENT} at once", together, rate)
+
+
+def _turn(bare: Draw, served: Draw, seeds: Sequence[int]) -> list[tuple[float, float]]:
+    ours, tritons = [bare(seed) for seed in seeds], [served(seed) for seed in seeds]
+    return list(zip(ours[1:], tritons[1:], strict=True))
 
 
 def print_neighbours(engine: Engine, batches: Sequence[int]) -> None:

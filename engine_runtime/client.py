@@ -6,7 +6,7 @@ import json
 import queue
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self, TypedDict, Unpack
 
 import numpy as np
 import tritonclient.grpc as triton
@@ -39,52 +39,108 @@ class GeneratedImage:
         return bool(self.metadata["type"] == "preview")
 
 
-def generate(
-    url: str,
-    prompt: str,
-    *,
-    seed: int | None = None,
-    size: str | None = None,
-    guidance_scale: float | None = None,
-    output_format: str = "png",
-    preview_every: int = 0,
-    timeout_seconds: float = 600.0,
-) -> Iterator[GeneratedImage]:
-    """Generate one picture; closing the iterator cancels the request.
+class GenerateOptions(TypedDict, total=False):
+    """What `PipelineClient.generate` takes beside the prompt."""
 
-    Args:
-        url: Host and gRPC port, for example `localhost:8001`.
-        prompt: Text.
-        seed: Seed of the noise; None is a random one, which the result names.
-        size: Output size, for example `1024x1024`; None is the engine's default.
-        guidance_scale: None is the engine's default.
-        output_format: `png`, `webp`, `jpeg` or `raw`.
-        preview_every: A preview after every so many steps; 0 is none.
-        timeout_seconds: Longest wait for the next preview or the result.
+    seed: int | None
+    size: str | None
+    guidance_scale: float | None
+    output_format: str
+    preview_every: int
+    timeout_seconds: float
 
-    Yields:
-        Previews, where they are wanted, and last the result.
 
-    Raises:
-        ServerError: The request is wrong, the queue is full, or the generation failed.
+class PipelineClient:
+    """One connection and one stream, kept open over many requests, which are made one after the other.
+
+    Opening them anew costs a request some milliseconds. For one thread; more threads take a client each.
     """
-    values = {
-        "prompt": prompt.encode(),
-        "seed": seed,
-        "size": None if size is None else size.encode(),
-        "guidance_scale": guidance_scale,
-        "output_format": output_format.encode(),
-        "preview_every": preview_every or None,
-    }
-    answers: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
-    with triton.InferenceServerClient(url) as client:
-        _require_live(client, url)
-        client.start_stream(lambda result, error: answers.put((result, error)))
+
+    def __init__(self, url: str) -> None:
+        """Name the server; nothing is opened before the first request.
+
+        Args:
+            url: Host and gRPC port, for example `localhost:8001`.
+        """
+        self.url = url
+        self._client = triton.InferenceServerClient(url)
+        self._answers: queue.SimpleQueue[tuple[Any, Exception | None]] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        seed: int | None = None,
+        size: str | None = None,
+        guidance_scale: float | None = None,
+        output_format: str = "png",
+        preview_every: int = 0,
+        timeout_seconds: float = 600.0,
+    ) -> Iterator[GeneratedImage]:
+        """Generate one picture; closing the iterator cancels the request.
+
+        Args:
+            prompt: Text.
+            seed: Seed of the noise; None is a random one, which the result names.
+            size: Output size, for example `1024x1024`; None is the engine's default.
+            guidance_scale: None is the engine's default.
+            output_format: `png`, `webp`, `jpeg` or `raw`.
+            preview_every: A preview after every so many steps; 0 is none.
+            timeout_seconds: Longest wait for the next preview or the result.
+
+        Yields:
+            Previews, where they are wanted, and last the result.
+
+        Raises:
+            ServerError: The request is wrong, the queue is full, or the generation failed.
+        """
+        values = {
+            "prompt": prompt.encode(),
+            "seed": seed,
+            "size": None if size is None else size.encode(),
+            "guidance_scale": guidance_scale,
+            "output_format": output_format.encode(),
+            "preview_every": preview_every or None,
+        }
+        answers = self._answers or self._open()
+        ended = False
         try:
-            client.async_stream_infer(PIPELINE, _inputs(values))
-            yield from _answers(answers, timeout_seconds)
+            self._client.async_stream_infer(PIPELINE, _inputs(values))
+            for answer in _answers(answers, timeout_seconds):
+                ended = not answer.is_preview
+                yield answer
         finally:
-            client.stop_stream(cancel_requests=True)
+            if not ended:
+                self._end_stream()  # What still comes belongs to a request that nobody waits for.
+
+    def close(self) -> None:
+        """Cancel what runs and close the connection."""
+        self._end_stream()
+        self._client.close()
+
+    def _open(self) -> queue.SimpleQueue[tuple[Any, Exception | None]]:
+        _require_live(self._client, self.url)
+        answers: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
+        self._client.start_stream(lambda result, error: answers.put((result, error)))
+        self._answers = answers
+        return answers
+
+    def _end_stream(self) -> None:
+        if self._answers is not None:
+            self._answers = None
+            self._client.stop_stream(cancel_requests=True)
+
+
+def generate(url: str, prompt: str, **options: Unpack[GenerateOptions]) -> Iterator[GeneratedImage]:
+    """Generate one picture over a connection of its own; see `PipelineClient.generate`."""
+    with PipelineClient(url) as client:
+        yield from client.generate(prompt, **options)
 
 
 def _require_live(client: Any, url: str) -> None:

@@ -26,6 +26,7 @@ class PipelineMetrics:
         self._steps = self._counters("diffusion_steps_total", steps, "outcome", ("computed", "skipped"))
         prompts = "Prompts looked up in the cache of encoded prompts"
         self._prompts = self._counters("diffusion_prompt_cache_total", prompts, "outcome", ("hit", "miss"))
+        self._prompts_told = {"hit": 0, "miss": 0}
         self._requests = self._counters("diffusion_requests_total", "Finished requests", "outcome", REQUEST_OUTCOMES)
         self._seconds = self._counters("diffusion_stage_seconds_total", "Seconds that requests spent in a stage", "stage", STAGES)
         pending = pb_utils.MetricFamily(
@@ -52,8 +53,10 @@ class PipelineMetrics:
     def prompt_cache(self, hits: int, misses: int) -> None:
         """Bring the prompt cache's counters up to its own."""
         with self._lock:
-            for metric, total in ((self._prompts["hit"], hits), (self._prompts["miss"], misses)):
-                metric.increment(max(0.0, total - metric.value()))
+            for outcome, total in (("hit", hits), ("miss", misses)):
+                if total > self._prompts_told[outcome]:
+                    self._prompts[outcome].increment(total - self._prompts_told[outcome])
+                    self._prompts_told[outcome] = total
 
     def pending(self, admission: Admission) -> None:
         """Bring the gauge of requests that wait or run up to date."""

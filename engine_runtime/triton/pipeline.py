@@ -21,7 +21,7 @@ from engine_runtime.errors import GenerationCancelledError, InvalidRequestError,
 from engine_runtime.generation import Engine
 from engine_runtime.images import thumbnail
 from engine_runtime.repository import load_engine_files
-from engine_runtime.requests import OnStep, StepEvent
+from engine_runtime.requests import GenerationResult, OnStep, StepEvent
 from engine_runtime.triton.admission import Admission
 from engine_runtime.triton.bls import BlsRunner
 from engine_runtime.triton.config import PARAMETER_CONCURRENT, PARAMETER_PENDING, PARAMETER_PROMPTS, PIPELINE_INPUTS
@@ -61,22 +61,25 @@ class TritonPythonModel:
         self._pool.shutdown(cancel_futures=True)
 
     def _serve(self, fields: Fields, answers: _Answers, queued_at: float) -> None:
-        end = self._generate(fields, answers, queued_at)
+        started = time.monotonic()
+        end = self._generate(fields, answers, started, started - queued_at)
         # First let it out, then answer: whoever has an answer and asks again must not meet their last request in the queue.
         self._admission.leave(end.seconds)
-        self._metrics.finished(end.outcome)
-        self._metrics.pending(self._admission)
-        self._metrics.prompt_cache(self._engine.prompt_cache.hits, self._engine.prompt_cache.misses)
         end.answer()
+        # Last: each metric is a call to the server's process, and all of them take a millisecond.
+        self._metrics.pending(self._admission)
+        self._metrics.finished(end.outcome)
+        self._metrics.prompt_cache(self._engine.prompt_cache.hits, self._engine.prompt_cache.misses)
+        if end.result is not None:
+            self._metrics.generated(end.result, started - queued_at)
 
-    def _generate(self, fields: Fields, answers: _Answers, queued_at: float) -> _End:
-        started = time.monotonic()
+    def _generate(self, fields: Fields, answers: _Answers, started: float, queued_seconds: float) -> _End:
         try:
             answers.check_cancelled()
             request = parse_request(fields, self._engine.manifest)
             (result,) = self._engine.generate([request.generation], self._on_step(request, answers))
             ran = time.monotonic() - started
-            answer = result_answer(request, result, queued_seconds=started - queued_at)
+            answer = result_answer(request, result, queued_seconds=queued_seconds)
         except InvalidRequestError as error:
             return _End("invalid", partial(answers.fail, str(error), pb_utils.TritonError.INVALID_ARG))
         except GenerationCancelledError as error:
@@ -84,8 +87,7 @@ class TritonPythonModel:
         except Exception as error:  # Every request gets an answer; the message is all that its sender will see.
             pb_utils.Logger.log_error(f"generation failed: {type(error).__name__}: {error}")
             return _End("failed", partial(answers.fail, f"generation failed: {error}", pb_utils.TritonError.INTERNAL))
-        self._metrics.generated(result, started - queued_at)
-        return _End("ok", partial(answers.finish, answer), ran)
+        return _End("ok", partial(answers.finish, answer), ran, result)
 
     def _on_step(self, request: PipelineRequest, answers: _Answers) -> OnStep:
         def on_step(event: StepEvent) -> None:
@@ -110,6 +112,7 @@ class _End:
     """Sends the last answer."""
     seconds: float | None = None
     """How long it ran; None where it came to nothing."""
+    result: GenerationResult | None = None
 
 
 class _Answers:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from engine_runtime.client import GeneratedImage
 from engine_runtime.triton.server import LocalTriton
+from tests.e2e.cluster.processes import wait_until
 
 
 def picture(answer: GeneratedImage) -> np.ndarray:
@@ -24,6 +25,11 @@ def metrics_page(triton: LocalTriton) -> str:
 
 def metric(triton: LocalTriton, name: str, **labels: str) -> float:
     return metric_of(metrics_page(triton), name, **labels)
+
+
+def wait_for_metric(triton: LocalTriton, value: float, name: str, **labels: str) -> None:
+    """Wait until a metric has this value: metrics follow the answer that they count."""
+    wait_until(f"{name} {labels} to be {value:g}", lambda: metric(triton, name, **labels) == value, 10)
 
 
 def metric_of(page: str, name: str, **labels: str) -> float:

@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from engine_runtime.client import ServerError, generate
-from tests.serving.observing import metric, picture, post
+from tests.e2e.cluster.processes import wait_until
+from tests.serving.observing import metric, picture, post, wait_for_metric
 
 pytestmark = pytest.mark.serving
 
@@ -131,17 +132,19 @@ def test_an_error_answers_http_with_its_message(triton):
 
 def test_the_prompt_cache_is_counted(triton):
     hits = metric(triton, "diffusion_prompt_cache_total", outcome="hit")
-    for _ in range(3):
+    next(iter(generate(triton.grpc_url, "red green blue", seed=1)))
+    for _ in range(2):
         next(iter(generate(triton.grpc_url, "red green blue", seed=1)))
-    assert metric(triton, "diffusion_prompt_cache_total", outcome="hit") - hits >= 2
+    wait_until("two more hits", lambda: metric(triton, "diffusion_prompt_cache_total", outcome="hit") >= hits + 2, 10)
 
 
 def test_steps_and_requests_are_counted(triton):
+    wait_for_metric(triton, 0, "diffusion_pending_requests")
     before = metric(triton, "diffusion_steps_total", outcome="computed"), metric(triton, "diffusion_requests_total", outcome="ok")
     next(iter(generate(triton.grpc_url, "red", seed=1)))
-    after = metric(triton, "diffusion_steps_total", outcome="computed"), metric(triton, "diffusion_requests_total", outcome="ok")
-    assert (after[0] - before[0], after[1] - before[1]) == (4, 1)
-    assert metric(triton, "diffusion_pending_requests") == 0
+    wait_for_metric(triton, before[0] + 4, "diffusion_steps_total", outcome="computed")
+    wait_for_metric(triton, before[1] + 1, "diffusion_requests_total", outcome="ok")
+    wait_for_metric(triton, 0, "diffusion_pending_requests")
 
 
 def test_a_decoder_that_overflows_is_an_error_and_spares_its_neighbours(triton):
@@ -152,4 +155,4 @@ def test_a_decoder_that_overflows_is_an_error_and_spares_its_neighbours(triton):
         with pytest.raises(ServerError, match="decoder of stream image gave one value everywhere"):
             next(iter(generate(triton.grpc_url, "overflow", seed=5)))
     assert {neighbour.result().data for neighbour in neighbours} == {alone.data}
-    assert metric(triton, "diffusion_requests_total", outcome="failed") - failed == 1
+    wait_for_metric(triton, failed + 1, "diffusion_requests_total", outcome="failed")

@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from engine_runtime.client import ServerError, generate
-from tests.serving.observing import metric, metric_of, metrics_page
+from engine_runtime.client import PipelineClient, ServerError, generate
+from tests.e2e.cluster.processes import wait_until
+from tests.serving.observing import metric, metric_of, metrics_page, wait_for_metric
 
 pytestmark = pytest.mark.serving
 
@@ -18,7 +19,7 @@ def test_steps_that_the_cache_leaves_out_do_not_run(slow_triton):
     (answer,) = generate(slow_triton.grpc_url, "red", seed=1)
     assert answer.metadata["steps"] == {"computed": 3, "skipped": 1}
     assert metric(slow_triton, "nv_inference_count", model="transformer_body") - before == 3
-    assert metric(slow_triton, "diffusion_steps_total", outcome="skipped") >= 1
+    wait_until("a skipped step", lambda: metric(slow_triton, "diffusion_steps_total", outcome="skipped") >= 1, 10)
 
 
 def test_a_client_that_leaves_stops_its_request(slow_triton):
@@ -29,8 +30,21 @@ def test_a_client_that_leaves_stops_its_request(slow_triton):
         next(generate(slow_triton.grpc_url, "red", seed=1))
         if metric(slow_triton, "diffusion_requests_total", outcome="cancelled"):
             break
-    assert metric(slow_triton, "diffusion_requests_total", outcome="cancelled") == 1
-    assert metric(slow_triton, "diffusion_pending_requests") == 0
+    wait_for_metric(slow_triton, 1, "diffusion_requests_total", outcome="cancelled")
+    wait_for_metric(slow_triton, 0, "diffusion_pending_requests")
+
+
+def test_an_open_connection_outlives_a_cancelled_request_and_a_refused_one(slow_triton):
+    with PipelineClient(slow_triton.grpc_url) as client:
+        (first,) = client.generate("red", seed=1)
+        left = client.generate("red", seed=2, preview_every=1)
+        assert next(left).is_preview
+        left.close()
+        with pytest.raises(ServerError, match="use one of"):
+            next(client.generate("red", size="1x1"))
+        (again,) = client.generate("red", seed=1)
+    assert again.data == first.data
+    wait_for_metric(slow_triton, 0, "diffusion_pending_requests")
 
 
 def outcome(url: str, seed: int) -> str:
@@ -59,4 +73,4 @@ def test_waiting_requests_are_counted_by_our_gauge_and_not_by_tritons_own(slow_t
     assert full, [metric_of(page, "diffusion_pending_requests") for page in pages]
     own_count = 'nv_inference_pending_request_count{model="pipeline",version="1"}'
     assert any(f"{own_count} 0\n" in page for page in full)  # Not each: Triton counts a request for the moment in which it hands it over.
-    assert metric(slow_triton, "diffusion_pending_requests") == 0
+    wait_for_metric(slow_triton, 0, "diffusion_pending_requests")
