@@ -13,6 +13,7 @@ import pytest
 import tritonclient.grpc as triton
 from PIL import Image
 
+from engine_builder.store.checksums import differences
 from engine_runtime.client import generate
 from engine_runtime.triton.server import LocalTriton
 from examples.digits.judge import wrong_pictures
@@ -44,6 +45,11 @@ def test_ten_prompts_draw_the_right_digit_in_the_right_colour(digits):
 
 def test_the_same_request_gives_the_same_picture_byte_for_byte(digits):
     assert drawn(digits.grpc_url, PROMPTS[3], 7) == drawn(digits.grpc_url, PROMPTS[3], 7)
+
+
+def test_serving_leaves_the_engine_as_it_was_built(digits, demo_engine):
+    drawn(digits.grpc_url, PROMPTS[0], 0)
+    assert differences(demo_engine, full=True) == ()
 
 
 def test_another_seed_gives_another_picture(digits):

@@ -19,7 +19,7 @@ from tests.e2e.cluster.kubectl import Kubectl
 from tests.e2e.cluster.processes import ClusterError
 from tests.e2e.cluster.programs import HELM
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 CHART = REPOSITORY / "charts" / "diffusion-operator"
 DIGITS = REPOSITORY / "examples" / "digits" / "digits-klein"
 SYSTEM = "diffusion-operator-system"
@@ -66,6 +66,12 @@ def helm(kubectl: Kubectl, *arguments: str | Path) -> str:
     if done.returncode:
         raise ClusterError(f"helm {' '.join(map(str, arguments))}: {done.stderr.strip()}")
     return done.stdout
+
+
+def values(**settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`VALUES` with other settings laid over them, two levels deep."""
+    over = {name: {**VALUES["settings"].get(name, {}), **part} for name, part in settings.items()}
+    return {**VALUES, "settings": {**VALUES["settings"], **over}}
 
 
 @contextmanager

@@ -1,0 +1,150 @@
+"""What a team does with the operator: applies its deployment, waits, draws, changes its mind."""
+
+from __future__ import annotations
+
+import copy
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from diffusion_operator.manifests.labels import DEPLOYMENT
+from engine_runtime.client import ServerError, generate
+from tests.e2e.cluster.kubectl import Kubectl
+from tests.e2e.cluster.processes import ClusterError, wait_until
+from tests.e2e.digits.installation import MODELS, REPOSITORY, SYSTEM
+
+PROMPTS = ("a red digit seven", "a blue digit three", "a green digit one")
+BUILD_SECONDS = 420
+"""A build on a machine that may do other work besides."""
+
+
+@dataclass
+class Load:
+    """Pictures that are asked for without a pause, each over a connection of its own, as clients behind a Service do."""
+
+    drawn: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Team:
+    """One namespace, in which `digits` is served."""
+
+    kubectl: Kubectl
+    namespace: str
+
+    def get(self, kind: str, name: str = "digits") -> dict[str, Any]:
+        found: dict[str, Any] = self.kubectl.json("get", kind, name, "--namespace", self.namespace)
+        return found
+
+    def items(self, kind: str, selector: str = "") -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.kubectl.json("get", kind, "--namespace", self.namespace, f"--selector={selector}")["items"]
+        return found
+
+    def apply(self, deployment: dict[str, Any]) -> None:
+        self.kubectl.apply(deployment, namespace=self.namespace)
+
+    def delete(self, *arguments: str) -> None:
+        self.kubectl("delete", *arguments, "--namespace", self.namespace, "--timeout=240s")
+
+    def patch(self, kind: str, name: str, patch: dict[str, Any]) -> None:
+        self.kubectl("patch", kind, name, "--namespace", self.namespace, "--type=merge", f"--patch={json.dumps(patch)}")
+
+    def pods(self, name: str = "digits") -> list[dict[str, Any]]:
+        """The serving pods of a deployment that are not about to end."""
+        pods = self.items("pods", f"{DEPLOYMENT}={name}")
+        return [each for each in pods if "deletionTimestamp" not in each["metadata"]]
+
+    def condition(self, kind: str, name: str, type: str = "Ready") -> dict[str, Any]:
+        """A condition; empty where there is none yet."""
+        conditions = self.get(kind, name).get("status", {}).get("conditions", [])
+        return next((each for each in conditions if each["type"] == type), {})
+
+    def wait_for_reason(self, kind: str, name: str, reason: str, type: str = "Ready", seconds: float = 120) -> dict[str, Any]:
+        """Wait for a condition's reason, and return the condition."""
+        self.wait(f"{type} of {name} to say {reason}", lambda: self.condition(kind, name, type).get("reason") == reason, seconds)
+        return self.condition(kind, name, type)
+
+    def wait_ready(self, name: str = "digits", seconds: float = BUILD_SECONDS) -> None:
+        """Wait until the newest spec is what is served, and nothing else has pods any more."""
+
+        def is_done() -> bool:
+            deployment = self.get("dd", name)
+            status = deployment.get("status", {})
+            reasons = {each["type"]: (each["status"], each["reason"]) for each in status.get("conditions", [])}
+            is_seen = status.get("observedGeneration") == deployment["metadata"]["generation"]
+            return is_seen and reasons.get("Ready") == ("True", "Serving") and reasons.get("Progressing") == ("False", "RolloutComplete")
+
+        self.wait(f"{name} to be served", is_done, seconds)
+
+    def wait(self, what: str, probe: Callable[[], bool], seconds: float) -> None:
+        try:
+            wait_until(what, probe, seconds)
+        except ClusterError as error:
+            raise AssertionError("\n".join([str(error), *self._told()])) from None
+
+    def address(self, name: str = "digits") -> str:
+        """Host and gRPC port of the Service."""
+        service = self.get("service", name)["spec"]
+        port = next(port["port"] for port in service["ports"] if port["name"] == "grpc")
+        return f"{service['clusterIP']}:{port}"
+
+    def draw(self, prompt: str, seed: int = 0) -> bytes:
+        return list(generate(self.address(), prompt, seed=seed, timeout_seconds=60))[-1].data
+
+    @contextmanager
+    def load(self, clients: int = 2) -> Iterator[Load]:
+        """Ask for pictures the whole time, by so many clients at once."""
+        load, stop, url = Load(), threading.Event(), self.address()
+
+        def ask(client: int) -> None:
+            asked = 0
+            while not stop.is_set():
+                try:
+                    list(generate(url, PROMPTS[asked % len(PROMPTS)], seed=client, timeout_seconds=60))
+                    load.drawn += 1
+                except ServerError as error:
+                    load.failures.append(f"{time.strftime('%X')} {error}")
+                asked += 1
+
+        threads = [threading.Thread(target=ask, args=(client,)) for client in range(clients)]
+        for each in threads:
+            each.start()
+        try:
+            yield load
+        finally:
+            stop.set()
+            for each in threads:
+                each.join()
+
+    def _told(self) -> list[str]:
+        scope = ("--namespace", self.namespace)
+        return [
+            self.kubectl.run("get", "dd,de,job,deployment,pod,event", *scope).stdout,
+            self.kubectl.run("get", "dd,de", *scope, "--output", "jsonpath={.items[*].status}").stdout,
+            self.kubectl.run("logs", "--namespace", SYSTEM, "deployment/diffusion-operator", "--tail=40").stdout,
+        ]
+
+
+def digits(name: str = "digits", **optimization: Any) -> dict[str, Any]:
+    """`examples/digits.yaml`, with the checkpoint on a claim, and one recipe so that the build takes half a minute."""
+    deployment: dict[str, Any] = yaml.safe_load((REPOSITORY / "examples" / "digits.yaml").read_text())
+    deployment["metadata"]["name"] = name
+    spec = deployment["spec"]
+    spec["model"]["uri"] = f"pvc://{MODELS}/digits-klein"
+    spec["optimization"].update({"quantization": {"format": "None"}, "stepCache": {"policy": "None"}, **optimization})
+    spec["rollout"] = {"maxSurge": 1, "maxUnavailable": 0}
+    return deployment
+
+
+def changed(deployment: dict[str, Any], **serving: Any) -> dict[str, Any]:
+    """The deployment with other serving settings, which need no other engine."""
+    copied = copy.deepcopy(deployment)
+    copied["spec"]["serving"].update(serving)
+    return copied
