@@ -11,9 +11,6 @@ from engine_runtime.checksums import CHECKSUMS, FileSum, damage, digest_of_file,
 __all__ = ["CHECKSUMS", "FileSum", "differences", "measure", "read_checksums", "write_checksums"]
 
 
-BYTE_CODE = "__pycache__"
-
-
 def measure(folder: Path, known: Mapping[str, FileSum] | None = None) -> dict[str, FileSum]:
     """Return size and SHA-256 of every file below `folder` by relative path, without `checksums.json` itself.
 
@@ -50,7 +47,5 @@ def differences(folder: Path, *, full: bool = False) -> tuple[str, ...]:
         expected = read_checksums(folder)
     except ValueError:
         return problems
-    # Triton's Python stub writes its byte code beside the models, and no environment variable keeps it from that.
-    files = [path for path in files_below(folder) if path.parent.name != BYTE_CODE]
-    present = {path.relative_to(folder).as_posix() for path in files} - {CHECKSUMS}
+    present = {path.relative_to(folder).as_posix() for path in files_below(folder)} - {CHECKSUMS}
     return (*problems, *(f"{path} was added" for path in sorted(present - expected.keys())))

@@ -78,16 +78,22 @@ def link_model_repository(source: Path, target: Path, serving: Serving) -> None:
     """
     manifest = load_manifest(source / PIPELINE / VERSION)
     for name in (PIPELINE, *manifest.pieces):
-        link = target / name / VERSION
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.unlink(missing_ok=True)
-        link.symlink_to((source / name / VERSION).resolve(), target_is_directory=True)
+        _link_files((source / name / VERSION).resolve(), target / name / VERSION)
     _write_configs(target, manifest, serving)
 
 
 def load_piece(folder: Path) -> Piece:
     """Read `piece.json` of a piece's version folder."""
     return Piece.model_validate_json((folder / PIECE_FILE).read_bytes())
+
+
+def _link_files(source: Path, target: Path) -> None:
+    """Link what is in a folder, and not the folder: Python puts its byte code beside a model, and runs what lies there."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for path in source.iterdir():
+        if path.name != "__pycache__":
+            (target / path.name).symlink_to(path)
 
 
 def _write_configs(root: Path, manifest: EngineManifest, serving: Serving) -> None:

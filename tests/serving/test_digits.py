@@ -13,8 +13,10 @@ import pytest
 import tritonclient.grpc as triton
 from PIL import Image
 
+from diffusion_api.serving import Serving
 from engine_builder.store.checksums import differences
 from engine_runtime.client import generate
+from engine_runtime.triton.repository import link_model_repository
 from engine_runtime.triton.server import LocalTriton
 from examples.digits.judge import wrong_pictures
 from examples.digits.vocabulary import prompt_for, ten_digits
@@ -24,8 +26,9 @@ PROMPTS = [prompt_for(digit) for digit in ten_digits()]
 
 @pytest.fixture(scope="module")
 def digits(demo_engine, installation, tmp_path_factory):
-    log = tmp_path_factory.mktemp("digits") / "triton.log"
-    with LocalTriton(demo_engine / "model_repository", installation=installation, log_file=log) as server:
+    folder = tmp_path_factory.mktemp("digits")
+    link_model_repository(demo_engine / "model_repository", folder / "models", Serving())
+    with LocalTriton(folder / "models", installation=installation, log_file=folder / "triton.log") as server:
         yield server
 
 

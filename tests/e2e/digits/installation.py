@@ -68,12 +68,6 @@ def helm(kubectl: Kubectl, *arguments: str | Path) -> str:
     return done.stdout
 
 
-def values(**settings: Mapping[str, Any]) -> dict[str, Any]:
-    """`VALUES` with other settings laid over them, two levels deep."""
-    over = {name: {**VALUES["settings"].get(name, {}), **part} for name, part in settings.items()}
-    return {**VALUES, "settings": {**VALUES["settings"], **over}}
-
-
 @contextmanager
 def installed(kubectl: Kubectl, values: Mapping[str, Any] = VALUES) -> Iterator[None]:
     """Install the chart and wait for the operator; uninstall it afterwards, definitions included."""
