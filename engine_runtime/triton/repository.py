@@ -89,7 +89,8 @@ def load_piece(folder: Path) -> Piece:
 
 def _link_files(source: Path, target: Path) -> None:
     """Link what is in a folder, and not the folder: Python puts its byte code beside a model, and runs what lies there."""
-    shutil.rmtree(target, ignore_errors=True)
+    if target.exists():
+        shutil.rmtree(target)
     target.mkdir(parents=True)
     for path in source.iterdir():
         if path.name != "__pycache__":

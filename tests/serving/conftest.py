@@ -31,7 +31,10 @@ def triton(tmp_path_factory, installation):
 
 @pytest.fixture(scope="session")
 def slow_triton(tmp_path_factory, installation):
-    """Computes three of four steps, each of which takes half a second; three requests run at once and one may wait."""
+    """Computes three of four steps; three requests run at once and one may wait.
+
+    A request alone takes half a second a step, for which it waits for a neighbour; two that are in step take none of that.
+    """
     folder = tmp_path_factory.mktemp("slow")
     write_toy_engine(folder / "engine", folder / "work", Serving(), mask=(True, True, True, False))
     serving = Serving(max_batch_size=2, max_queue_delay_microseconds=500_000, max_pending_requests=1)

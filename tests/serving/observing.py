@@ -11,7 +11,7 @@ from PIL import Image
 
 from engine_runtime.client import GeneratedImage
 from engine_runtime.triton.server import LocalTriton
-from tests.e2e.cluster.processes import wait_until
+from tests.support.waiting import wait_until
 
 
 def picture(answer: GeneratedImage) -> np.ndarray:

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from engine_runtime.client import ServerError, generate
-from tests.e2e.cluster.processes import wait_until
 from tests.serving.observing import metric, picture, post, wait_for_metric
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.serving
 

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 import pytest
 
 from engine_runtime.client import PipelineClient, ServerError, generate
-from tests.e2e.cluster.processes import wait_until
 from tests.serving.observing import metric, metric_of, metrics_page, wait_for_metric
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.serving
 
@@ -82,7 +82,13 @@ def crowd(url: str, size: int) -> Iterator[list[str]]:
 
 
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(slow_triton):
-    with crowd(slow_triton.grpc_url, 16) as outcomes:  # Four fit.
+    def draw(seed: int) -> str:
+        return next(generate(slow_triton.grpc_url, "blue", seed=seed)).metadata["type"]
+
+    with ThreadPoolExecutor(4) as pool:  # Three run and one waits: none of four is refused.
+        assert list(pool.map(draw, range(4))) == ["result"] * 4
+    wait_for_metric(slow_triton, 0, "diffusion_pending_requests")
+    with crowd(slow_triton.grpc_url, 16) as outcomes:
         wait_until("a picture and a refusal", lambda: "result" in outcomes and set(outcomes) != {"result"}, 60)
     refused = [text for text in outcomes if text != "result"]
     assert all(re.search(r"1 requests wait already; try again in \d+ s", text) for text in refused)

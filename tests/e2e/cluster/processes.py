@@ -6,12 +6,12 @@ import contextlib
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.e2e.cluster import layout
 from tests.e2e.cluster.network import inside
+from tests.support import waiting
 
 CGROUPS = Path("/sys/fs/cgroup")
 # The shell enters the cgroup itself, so that no child is ever born outside of it, and leaves its child to init: the cluster outlives us.
@@ -101,10 +101,9 @@ def wait_until(what: str, probe: Callable[[], bool], seconds: float) -> None:
     """Wait for `probe` to hold.
 
     Raises:
-        ClusterError: It did not within `seconds`.
+        ClusterError: It did not within `seconds`; the message names the cluster's logs.
     """
-    deadline = time.monotonic() + seconds
-    while not probe():
-        if time.monotonic() > deadline:
-            raise ClusterError(f"{what} did not come within {seconds:.0f} s; see {layout.LOGS}")
-        time.sleep(0.1)
+    try:
+        waiting.wait_until(what, probe, seconds)
+    except waiting.NotInTimeError as error:
+        raise ClusterError(f"{error}; see {layout.LOGS}") from None
