@@ -60,7 +60,7 @@ DEPLOYMENT_COLUMNS = (
     Column("Accelerator", ".spec.accelerator.product", description="Where it runs."),
     AGE,
     Column("Phase", ".status.phase", description="The state in a few words.", priority=1),
-    Column("Latency", ".status.latencyMilliseconds", "number", "Median latency of one picture, in milliseconds.", priority=1),
+    Column("Latency (ms)", ".status.latencyMilliseconds", "number", "Median latency of one picture.", priority=1),
     Column("Message", '.status.conditions[?(@.type=="Ready")].message', description="Why it is ready or not.", priority=1),
 )
 ENGINE_COLUMNS = (
@@ -68,7 +68,7 @@ ENGINE_COLUMNS = (
     Column("Phase", ".status.phase", description="The state in a few words."),
     Column("Recipe", ".status.result.recipe.label", description="How the model was optimized."),
     Column("Quality", ".status.result.qualitySummary", description="Quality against budget."),
-    Column("Latency", ".status.result.latency.medianMs", "number", "Median latency of one generation, in milliseconds."),
+    Column("Latency (ms)", ".status.result.latency.medianMs", "number", "Median latency of one generation."),
     Column("Accelerator", ".spec.accelerator.product", description="What it is compiled for."),
     Column("Users", ".status.users", "integer", "Deployments that use it."),
     AGE,

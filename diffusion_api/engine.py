@@ -165,10 +165,15 @@ def engine_result(report: BuildReport, *, artifact: str, quality_summary: str | 
         ),
         quality=report.quality,
         quality_summary=quality_summary,
-        latency=report.comparison.optimized if report.comparison else None,
-        unoptimized_latency=report.comparison.unoptimized if report.comparison else None,
+        latency=_rounded(report.comparison.optimized) if report.comparison else None,
+        unoptimized_latency=_rounded(report.comparison.unoptimized) if report.comparison else None,
         size_mib=report.optimized_mib,
         simulated=report.simulated,
         verified_on_engine=report.verified_on_engine,
         warnings=report.warnings[:MOST_WARNINGS],
     )
+
+
+def _rounded(latency: Latency) -> Latency:
+    """To a tenth of a millisecond: people read a status, and the report keeps every digit."""
+    return latency.model_copy(update={"median_ms": round(latency.median_ms, 1), "p95_ms": round(latency.p95_ms, 1)})

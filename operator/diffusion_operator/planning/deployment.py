@@ -54,7 +54,7 @@ def plan_deployment(
         return _without_prompts(deployment, now)
     scene = _Scene(deployment, observed, settings, now, engine_identity(deployment.spec, observed.prompts, settings))
     record = _asked_for(scene)
-    traffic = steered(record, observed, deployment.spec, now) if record else None
+    traffic = steered(record, observed, deployment.spec, settings, now) if record else None
     records = {each.name: each for each in observed.records}
     if traffic is not None:
         records[traffic.asked.name] = traffic.asked

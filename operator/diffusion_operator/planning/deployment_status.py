@@ -8,13 +8,12 @@ from datetime import datetime
 from diffusion_api.conditions import ConditionStatus, ConditionType, Reason
 from diffusion_api.deployment import DiffusionDeployment, DiffusionDeploymentStatus, EngineStatus
 from diffusion_api.engine import EngineResult
-from diffusion_operator.manifests.accelerator import node_selector
 from diffusion_operator.manifests.labels import selector_text, serving_selector
 from diffusion_operator.planning.engine_identity import EngineIdentity
 from diffusion_operator.planning.observed import EngineState, ObservedDeployment, ObservedEngine
 from diffusion_operator.planning.rollout import NO_PODS
 from diffusion_operator.planning.traffic import Traffic
-from diffusion_operator.planning.troubles import explained
+from diffusion_operator.planning.troubles import pods_trouble
 from diffusion_operator.planning.verdict import Verdict, fails, holds, merged, unknown
 from diffusion_operator.settings import OperatorSettings
 
@@ -110,9 +109,7 @@ def _ready(
     trouble = next((state.trouble for _, state in sorted(observed.deployments.items()) if state.trouble), None)
     if trouble is None:
         return fails(READY, Reason.PODS_NOT_READY, f"{lack}; pods load the engine")
-    selector = node_selector(deployment.spec.accelerator, settings)
-    nodes = observed.cluster.node_labels
-    reason, message = explained(trouble, selector, nodes, pending=Reason.PODS_NOT_READY, failing=Reason.PODS_NOT_READY)
+    reason, message = pods_trouble(trouble, deployment.spec, observed, settings)
     return fails(READY, reason, f"{lack}; {message}")
 
 

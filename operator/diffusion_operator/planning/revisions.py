@@ -61,9 +61,9 @@ def fallback(records: Sequence[RevisionRecord], target: RevisionRecord) -> Revis
     return latest([record for record in records if record.good and not record.abandoned and record.name != target.name])
 
 
-def judged(record: RevisionRecord, *, complete: bool, held: bool, now: datetime) -> RevisionRecord:
+def judged(record: RevisionRecord, *, good: bool, held: bool, now: datetime) -> RevisionRecord:
     """Note on a record that it is good, or that it is held, by a pause or because no pod is wanted; the deadline then begins anew."""
-    if complete:
+    if good:
         return replace(record, good=True, held=False)
     if held:
         return record if record.good else replace(record, held=True)

@@ -47,8 +47,13 @@ def rollout_step(target: str, pods: Mapping[str, RevisionPods], wanted: int, rol
 
 def is_complete(target: str, pods: Mapping[str, RevisionPods], wanted: int) -> bool:
     """Tell whether the target alone has pods, and as many ready as wanted."""
+    return is_whole(target, pods, wanted) and not _others_hold_pods(target, pods)
+
+
+def is_whole(target: str, pods: Mapping[str, RevisionPods], wanted: int) -> bool:
+    """Tell whether the target has all the pods that are wanted, all ready, whatever others have."""
     own = pods.get(target, NO_PODS)
-    return own.desired == wanted and own.ready >= wanted and not _others_hold_pods(target, pods)
+    return own.desired == wanted and own.ready >= wanted
 
 
 def _recreate(target: str, pods: Mapping[str, RevisionPods], wanted: int) -> dict[str, int]:

@@ -11,7 +11,9 @@ from diffusion_operator.manifests.controller_revision import RevisionRecord
 from diffusion_operator.planning.autoscaling import wanted_replicas
 from diffusion_operator.planning.observed import ObservedDeployment
 from diffusion_operator.planning.revisions import deadline, fallback, judged, latest
-from diffusion_operator.planning.rollout import NO_PODS, is_complete, rollout_step
+from diffusion_operator.planning.rollout import NO_PODS, is_whole, rollout_step
+from diffusion_operator.planning.troubles import pods_trouble
+from diffusion_operator.settings import OperatorSettings
 
 
 @dataclass(frozen=True)
@@ -34,32 +36,36 @@ class Traffic:
     """Until the deadline; None where none runs."""
 
 
-def steered(asked: RevisionRecord, observed: ObservedDeployment, spec: DiffusionDeploymentSpec, now: datetime) -> Traffic:
+def steered(
+    asked: RevisionRecord, observed: ObservedDeployment, spec: DiffusionDeploymentSpec, settings: OperatorSettings, now: datetime
+) -> Traffic:
     """Decide where the pods go.
 
     Args:
         asked: Record of the revision that the spec asks for.
         observed: What is there.
         spec: The deployment's.
+        settings: The operator's.
         now: The time.
     """
     pods, wanted = observed.deployments, wanted_replicas(spec)
-    complete = wanted > 0 and is_complete(asked.name, pods, wanted)
+    # Pods of other revisions that take their time to end say nothing about this one.
+    good = wanted > 0 and is_whole(asked.name, pods, wanted)
     # There is nothing to pause while no other revision has pods; and no deadline runs while no pod is wanted.
     paused = spec.rollout.paused and any(state.held for name, state in pods.items() if name != asked.name)
-    asked = judged(asked, complete=complete, held=paused or wanted == 0, now=now.replace(microsecond=0))
+    asked = judged(asked, good=good, held=paused or wanted == 0, now=now.replace(microsecond=0))
     before = fallback(observed.records, asked)
     limit = deadline(asked, pods.get(asked.name, NO_PODS), spec.rollout.progress_deadline_seconds)
     runs = not (asked.good or asked.held or asked.abandoned)
     overdue = runs and now >= limit
     if overdue and before is not None:
-        asked = replace(asked, abandoned=_why(asked, observed, spec))
+        asked = replace(asked, abandoned=_why(asked, observed, spec, settings))
     is_given_up = bool(asked.abandoned) and before is not None
     target = before if is_given_up and before is not None else asked
     # Going back is not held up by a pause, which is about going forward.
     rollout = spec.rollout.model_copy(update={"paused": False}) if is_given_up else spec.rollout
     step = rollout_step(target.name, pods, wanted, rollout)
-    good = latest([record for record in (*observed.records, asked) if record.good and not record.abandoned])
+    last_good = latest([record for record in (*observed.records, asked) if record.good and not record.abandoned])
     return Traffic(
         asked=asked,
         target=target,
@@ -67,12 +73,13 @@ def steered(asked: RevisionRecord, observed: ObservedDeployment, spec: Diffusion
         wanted=wanted,
         complete=step.complete,
         overdue=overdue and not is_given_up,
-        last_good=good.name if good else None,
+        last_good=last_good.name if last_good else None,
         requeue_seconds=max(1.0, (limit - now).total_seconds()) if runs and now < limit else None,
     )
 
 
-def _why(record: RevisionRecord, observed: ObservedDeployment, spec: DiffusionDeploymentSpec) -> str:
+def _why(record: RevisionRecord, observed: ObservedDeployment, spec: DiffusionDeploymentSpec, settings: OperatorSettings) -> str:
+    """Say it in one sentence that stays in the record, for the pods that it is about will be gone."""
+    lack = f"no pod of it became ready within {spec.rollout.progress_deadline_seconds} s"
     trouble = observed.deployments.get(record.name, NO_PODS).trouble
-    said = f": {trouble.message}" if trouble else ""
-    return f"no pod of it became ready within {spec.rollout.progress_deadline_seconds} s{said}"
+    return f"{lack}: {pods_trouble(trouble, spec, observed, settings)[1]}" if trouble else lack

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from diffusion_api.conditions import Reason
-from diffusion_operator.planning.observed import Trouble, TroubleKind
+from diffusion_api.deployment import DiffusionDeploymentSpec
+from diffusion_operator.manifests.accelerator import node_selector
+from diffusion_operator.planning.observed import ObservedDeployment, Trouble, TroubleKind
+from diffusion_operator.settings import OperatorSettings
 
 LISTED = 5
 """Values of other nodes that a message names."""
@@ -42,6 +45,14 @@ def explained(
             return Reason.ENGINE_MISMATCH, f"the engine does not fit this image or GPU: {said}; builder and Triton need one TensorRT"
         case TroubleKind.CRASHED:
             return failing, f"a pod fails: {said}; see `kubectl logs`"
+
+
+def pods_trouble(
+    trouble: Trouble, spec: DiffusionDeploymentSpec, observed: ObservedDeployment, settings: OperatorSettings
+) -> tuple[Reason, str]:
+    """`explained`, for a deployment's Triton pods."""
+    selector = node_selector(spec.accelerator, settings)
+    return explained(trouble, selector, observed.cluster.node_labels, pending=Reason.PODS_NOT_READY, failing=Reason.PODS_NOT_READY)
 
 
 def unmatched(selector: Mapping[str, str], nodes: Sequence[Mapping[str, str]] | None) -> str:

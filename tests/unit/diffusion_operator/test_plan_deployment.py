@@ -116,10 +116,27 @@ def test_a_revision_that_cannot_load_is_abandoned_and_the_last_good_one_takes_al
     world.run()
     assert world.condition(PROGRESSING) == (ConditionStatus.FALSE, Reason.ROLLOUT_ABANDONED)
     assert world.condition(READY) == (ConditionStatus.TRUE, Reason.SERVING)
-    assert "exit code 1" in world.message(PROGRESSING)
+    assert "no pod of it became ready within 3600 s: a pod fails: exit code 1; see `kubectl logs`" in world.message(PROGRESSING)
     assert world.pods.revisions[good].ready == 3
     assert set(world.pods.revisions) == {good}
     assert (world.status.serving_revision, world.status.last_good_revision, world.status.current_revision) == (good, good, bad)
+
+
+def test_a_revision_with_all_its_pods_is_not_given_up_while_old_ones_take_long_to_end():
+    world = serving_world(rollout={"maxSurge": 3, "maxUnavailable": 0})
+    old = world.status.serving_revision
+    world.change(serving={"maxQueueDelayMicroseconds": 5000})
+    for _ in range(5):
+        world.reconcile()
+        world.settle()
+        world.pods.revisions[old].leaving = 3 - world.pods.revisions[old].ready
+    world.now += timedelta(hours=1)
+    world.reconcile()
+    assert world.condition(PROGRESSING) == (ConditionStatus.TRUE, Reason.ROLLING_OUT)
+    assert world.status.last_good_revision == world.status.serving_revision == world.status.current_revision != old
+    world.run()
+    assert world.condition(PROGRESSING) == (ConditionStatus.FALSE, Reason.ROLLOUT_COMPLETE)
+    assert set(world.pods.revisions) == {world.status.current_revision}
 
 
 def test_an_abandoned_revision_gets_another_chance_when_it_is_asked_for_again():
