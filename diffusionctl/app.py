@@ -27,6 +27,9 @@ SimulateOption = Annotated[
         help="Check quality in torch instead of on the compiled engine: for building ahead for a GPU that is not in this machine.",
     ),
 ]
+DeploymentName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the DiffusionDeployment in the cluster.")]
+NamespaceOption = Annotated[str | None, typer.Option("--namespace", "-n", help="Left out: that of kubectl's context.")]
+ContextOption = Annotated[str | None, typer.Option(help="Context of the kubeconfig; left out: the current one.")]
 DEFAULT_STORE = Path.home() / ".cache" / "diffusion-operator"
 
 
@@ -100,3 +103,35 @@ def report(
     from diffusionctl.report import write_report
 
     write_report(files, store, out, simulate=simulate)
+
+
+@app.command()
+def retry(name: DeploymentName, namespace: NamespaceOption = None, context: ContextOption = None) -> None:
+    """In a cluster: build a deployment's engine again after a failure; finished stages are reused."""
+    from diffusionctl.cluster import Cluster
+    from diffusionctl.retry import retry_build
+
+    retry_build(name, Cluster(namespace, context))
+
+
+@app.command()
+def history(name: DeploymentName, namespace: NamespaceOption = None, context: ContextOption = None, json: JsonOption = False) -> None:
+    """In a cluster: list a deployment's revisions and what became of each."""
+    from diffusionctl.cluster import Cluster
+    from diffusionctl.revisions import show_history
+
+    show_history(name, Cluster(namespace, context), as_json=json)
+
+
+@app.command()
+def undo(
+    name: DeploymentName,
+    to_revision: Annotated[int | None, typer.Option(min=1, help="Left out: the one before, unless it was given up.")] = None,
+    namespace: NamespaceOption = None,
+    context: ContextOption = None,
+) -> None:
+    """In a cluster: go back to an earlier revision of a deployment, as `history` lists them."""
+    from diffusionctl.cluster import Cluster
+    from diffusionctl.revisions import undo as undo_rollout
+
+    undo_rollout(name, Cluster(namespace, context), number=to_revision)

@@ -2,7 +2,8 @@
 
 CommandError
 ├── UsageError      2  what was typed, or the file that was named, is wrong
-└── ServerError     1  Triton could not be started or refused a request
+├── ServerError     1  Triton could not be started or refused a request
+└── ClusterError    1  kubectl is missing, or the cluster refused
 """
 
 from __future__ import annotations
@@ -22,3 +23,7 @@ class UsageError(CommandError):
 
 class ServerError(CommandError):
     """Triton could not be started, or refused a request."""
+
+
+class ClusterError(CommandError):
+    """kubectl is missing, or the cluster could not be reached or refused; the message is kubectl's own."""

@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--leader-election", action=argparse.BooleanOptionalAction, default=True, help="let one of several replicas write (default: yes)")
     add("--lease-namespace", metavar="NAME", help=f"namespace of the Lease (default: ${POD_NAMESPACE_VARIABLE}, or the service account's)")
     add("--lease-name", metavar="NAME", default="diffusion-operator", help="name of the Lease (default: %(default)s)")
-    add("--workers", metavar="N", type=_positive, default=8, help="reconciles at once, for each kind (default: %(default)s)")
+    add("--workers", metavar="N", type=_positive, default=16, help="reconciles at once, for each kind (default: %(default)s)")
     add("--resync-seconds", metavar="S", type=_positive, default=600, help="look at everything anew so often (default: %(default)s)")
     add("--bind-address", metavar="IP", help="address of the two ports below (default: every interface)")
     add("--health-port", metavar="PORT", type=int, default=HEALTH_PORT, help="/healthz and /readyz (default: %(default)s)")

@@ -54,6 +54,13 @@ def start(name: str, *command: str | Path) -> None:
     (layout.PIDS / name).write_text(started.stdout)
 
 
+def stop(name: str) -> None:
+    """End a daemon of ours, and wait for its end."""
+    if is_running(name):
+        os.kill(int((layout.PIDS / name).read_text()), signal.SIGTERM)
+        wait_until(f"the end of {name}", lambda: not is_running(name), 30)
+
+
 def is_running(name: str) -> bool:
     """Tell whether a daemon lives and is ours: a process number may have been given to another since."""
     with contextlib.suppress(OSError, ValueError):

@@ -5,11 +5,13 @@ They answer what no machine at hand can: where pods land on 8-GPU nodes, and wha
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from typing import Any
 
 from tests.e2e.cluster import layout
 from tests.e2e.cluster.kubectl import Kubectl, Manifest
-from tests.e2e.cluster.processes import is_running, start
+from tests.e2e.cluster.processes import is_running, start, stop
 from tests.e2e.cluster.programs import KWOK
 
 SIMULATED = {"diffusionoperator.io/simulated": "true"}
@@ -26,13 +28,28 @@ Source: https://github.com/NVIDIA/k8s-device-plugin/tree/main/docs/gpu-feature-d
 """
 
 
-def start_kwok(kubectl: Kubectl, nodes: int, labels: Mapping[str, str] = B200_LABELS, gpus: int = 8, name: str = "b200") -> list[str]:
+def start_kwok(
+    kubectl: Kubectl, nodes: int, labels: Mapping[str, str] = B200_LABELS, gpus: int = 8, name: str = "b200", last_words: str = ""
+) -> list[str]:
     """Add simulated nodes `<name>-0` to `<name>-<nodes - 1>` and wait until they are Ready.
+
+    Args:
+        kubectl: Of the cluster.
+        nodes: How many.
+        labels: Of each.
+        gpus: Of each.
+        name: What their names begin with.
+        last_words: Termination message of every container of a Job's pod.
 
     Returns:
         The nodes' names. `stop_kwok` or the cluster's end removes them.
     """
+    stages = "---\n".join(json.dumps(stage) + "\n" for stage in pod_stages(last_words))
+    config = layout.CONFIG / "kwok.yaml"
+    if is_running("kwok") and config.read_text() != stages:
+        stop("kwok")
     if not is_running("kwok"):
+        config.write_text(stages)
         start("kwok", *_command())
     names = [f"{name}-{number}" for number in range(nodes)]
     kubectl.apply(*(simulated_node(each, labels, gpus) for each in names))
@@ -62,10 +79,59 @@ def simulated_node(name: str, labels: Mapping[str, str], gpus: int) -> Manifest:
     }
 
 
+def pod_stages(last_words: str = "") -> list[Manifest]:
+    """Return KWOK's rules for pods: each is ready at once; a Job's then ends well, with these last words; a deleted one goes.
+
+    Source: https://kwok.sigs.k8s.io/docs/user/stages-configuration/.
+    """
+    alive = {"key": ".metadata.deletionTimestamp", "operator": "DoesNotExist"}
+    new = {"key": ".status.podIP", "operator": "DoesNotExist"}
+    running = {"key": ".status.phase", "operator": "In", "values": ["Running"]}
+    of_a_job = {"key": ".metadata.ownerReferences.[].kind", "operator": "In", "values": ["Job"]}
+    said = f"{{{{ {json.dumps(last_words)} | Quote }}}}"
+    ended = f"{{terminated: {{exitCode: 0, reason: Completed, finishedAt: {{{{ Now | Quote }}}}, message: {said}}}}}"
+    started = "{running: {startedAt: {{ Now | Quote }}}}"
+    conditions = [
+        f"{{type: {each}, status: 'True', lastTransitionTime: {{{{ Now | Quote }}}}}}"
+        for each in ("Initialized", "ContainersReady", "Ready")
+    ]
+    address = "{{ PodIPWith .spec.nodeName false .metadata.uid .metadata.name .metadata.namespace | Quote }}"
+    ready = "\n".join(
+        (
+            "phase: Running",
+            "startTime: {{ Now | Quote }}",
+            "hostIP: {{ NodeIPWith .spec.nodeName | Quote }}",
+            f"podIP: {address}",
+            f"conditions: [{', '.join(conditions)}]",
+            _containers("initContainerStatuses", "initContainers", "true", ended),
+            _containers("containerStatuses", "containers", "true", started),
+        )
+    )
+    done = "\n".join(("phase: Succeeded", _containers("containerStatuses", "containers", "false", ended)))
+    return [
+        _stage("pod-ready", [alive, new], {"statusTemplate": ready}),
+        _stage("job-pod-ended", [alive, running, of_a_job], {"statusTemplate": done}),
+        _stage("pod-deleted", [{**alive, "operator": "Exists"}], {"finalizers": {"empty": True}, "delete": True}),
+    ]
+
+
+def _stage(name: str, when: list[dict[str, Any]], then: dict[str, Any]) -> Manifest:
+    spec = {"resourceRef": {"apiGroup": "v1", "kind": "Pod"}, "selector": {"matchExpressions": when}, "next": then}
+    return {"apiVersion": "kwok.x-k8s.io/v1alpha1", "kind": "Stage", "metadata": {"name": name}, "spec": spec}
+
+
+def _containers(field: str, containers: str, ready: str, state: str) -> str:
+    entry = (
+        f"{{name: {{{{ .name | Quote }}}}, image: {{{{ .image | Quote }}}}, imageID: '', ready: {ready}, restartCount: 0, state: {state}}}"
+    )
+    return f"{field}:\n{{{{ range .spec.{containers} }}}}\n- {entry}\n{{{{ end }}}}"
+
+
 def _command() -> list[str]:
     return [
         str(KWOK.path),
         f"--kubeconfig={layout.KUBECONFIG}",
+        f"--config={layout.CONFIG / 'kwok.yaml'}",
         "--manage-all-nodes=false",
         f"--manage-nodes-with-label-selector={','.join(f'{name}={value}' for name, value in SIMULATED.items())}",
         f"--node-ip={layout.NODE_ADDRESS}",

@@ -68,6 +68,12 @@ def helm(kubectl: Kubectl, *arguments: str | Path) -> str:
     return done.stdout
 
 
+def values(**settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`VALUES` with other settings laid over them, two levels deep."""
+    over = {name: {**VALUES["settings"].get(name, {}), **part} for name, part in settings.items()}
+    return {**VALUES, "settings": {**VALUES["settings"], **over}}
+
+
 @contextmanager
 def installed(kubectl: Kubectl, values: Mapping[str, Any] = VALUES) -> Iterator[None]:
     """Install the chart and wait for the operator; uninstall it afterwards, definitions included."""
@@ -89,9 +95,9 @@ def install(kubectl: Kubectl, values: Mapping[str, Any] = VALUES, chart: Path = 
 
 def uninstall(kubectl: Kubectl) -> None:
     """Remove the release, its namespace and its definitions, and with them whatever was made from them."""
-    helm(kubectl, "uninstall", RELEASE, "--namespace", SYSTEM, "--wait", "--timeout", "180s")
+    helm(kubectl, "uninstall", RELEASE, "--namespace", SYSTEM, "--ignore-not-found", "--wait", "--timeout", "180s")
     kubectl("delete", "crd", "--ignore-not-found", "diffusiondeployments.diffusionoperator.io", "diffusionengines.diffusionoperator.io")
-    kubectl("delete", "namespace", SYSTEM, "--wait=true", "--timeout=120s")
+    kubectl("delete", "namespace", SYSTEM, "--ignore-not-found", "--wait=true", "--timeout=120s")
 
 
 def provide_checkpoint(kubectl: Kubectl, namespace: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from diffusion_operator.manifests.labels import DEPLOYMENT
 from engine_runtime.client import ServerError, generate
 from tests.e2e.cluster.kubectl import Kubectl
 from tests.e2e.cluster.processes import ClusterError, wait_until
@@ -40,8 +43,49 @@ class Team:
         found: dict[str, Any] = self.kubectl.json("get", kind, name, "--namespace", self.namespace)
         return found
 
+    def items(self, kind: str, selector: str = "") -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.kubectl.json("get", kind, "--namespace", self.namespace, f"--selector={selector}")["items"]
+        return found
+
     def apply(self, deployment: dict[str, Any]) -> None:
         self.kubectl.apply(deployment, namespace=self.namespace)
+
+    def delete(self, *arguments: str) -> None:
+        self.kubectl("delete", *arguments, "--namespace", self.namespace, "--timeout=240s")
+
+    def patch(self, kind: str, name: str, patch: dict[str, Any]) -> None:
+        self.kubectl("patch", kind, name, "--namespace", self.namespace, "--type=merge", f"--patch={json.dumps(patch)}")
+
+    def evict(self, pod: str) -> None:
+        """Ask for a pod's end as `kubectl drain` does."""
+        metadata = {"name": pod, "namespace": self.namespace}
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata}
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/eviction"
+        self.kubectl("create", "--raw", path, "--filename", "-", input=json.dumps(eviction))
+
+    def pods(self, name: str = "digits") -> list[dict[str, Any]]:
+        """The serving pods of a deployment that are not about to end."""
+        pods = self.items("pods", f"{DEPLOYMENT}={name}")
+        return [each for each in pods if "deletionTimestamp" not in each["metadata"]]
+
+    def pod_names(self, name: str = "digits") -> set[str]:
+        return {pod["metadata"]["name"] for pod in self.pods(name)}
+
+    def look_again(self, name: str = "digits") -> None:
+        """Change what no pod sees, and wait until the operator has looked at everything again."""
+        seconds = self.get("dd", name)["spec"]["rollout"].get("progressDeadlineSeconds", 3600)
+        self.patch("dd", name, {"spec": {"rollout": {"progressDeadlineSeconds": seconds + 1}}})
+        self.wait_ready(name)
+
+    def condition(self, kind: str, name: str, type: str = "Ready") -> dict[str, Any]:
+        """A condition; empty where there is none yet."""
+        conditions = self.get(kind, name).get("status", {}).get("conditions", [])
+        return next((each for each in conditions if each["type"] == type), {})
+
+    def wait_for_reason(self, kind: str, name: str, reason: str, type: str = "Ready", seconds: float = 120) -> dict[str, Any]:
+        """Wait for a condition's reason, and return the condition."""
+        self.wait(f"{type} of {name} to say {reason}", lambda: self.condition(kind, name, type).get("reason") == reason, seconds)
+        return self.condition(kind, name, type)
 
     def wait_ready(self, name: str = "digits", seconds: float = BUILD_SECONDS) -> None:
         """Wait until the newest spec is what is served, and nothing else has pods any more."""
@@ -113,3 +157,10 @@ def digits(name: str = "digits", **optimization: Any) -> dict[str, Any]:
     spec["optimization"].update({"quantization": {"format": "None"}, "stepCache": {"policy": "None"}, **optimization})
     spec["rollout"] = {"maxSurge": 1, "maxUnavailable": 0}
     return deployment
+
+
+def changed(deployment: dict[str, Any], **serving: Any) -> dict[str, Any]:
+    """The deployment with other serving settings, which need no other engine."""
+    copied = copy.deepcopy(deployment)
+    copied["spec"]["serving"].update(serving)
+    return copied

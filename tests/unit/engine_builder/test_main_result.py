@@ -38,7 +38,7 @@ def report(**changes: Any) -> BuildReport:
         "verified_on_engine": True,
         "quality": MeasuredQuality(psnr=41.23),
         "comparison": Comparison(
-            unoptimized=Latency(median_ms=200, p95_ms=210, repeats=5), optimized=Latency(median_ms=100, p95_ms=110, repeats=5)
+            unoptimized=Latency(median_ms=200, p95_ms=210, repeats=5), optimized=Latency(median_ms=100.0449, p95_ms=110, repeats=5)
         ),
         "unoptimized_mib": 8.0,
         "optimized_mib": 4.0,
@@ -72,6 +72,7 @@ def test_the_operator_reads_the_engine_from_the_real_line(
         assert end.result.artifact == "artifacts/engine-0123456789abcdef"
         assert end.result.quality_summary == "41.2 dB (≥ 25 dB)"
         assert end.result.latency is not None
+        assert end.result.latency.median_ms == 100.0, "people read it; the report has every digit"
         assert (tmp_path / "store" / end.result.artifact / REPORT_FILE).is_file()
 
 
