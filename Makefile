@@ -54,6 +54,10 @@ cluster-up: install ## Start a Kubernetes cluster on this machine (root; the fir
 cluster-down: ## Remove that cluster
 	$(BIN)/python -m tests.e2e.cluster down
 
+.PHONY: cluster-demo
+cluster-demo: install serve-env ## Start that cluster, install the chart, apply the digits, and draw ten of them through their Service
+	$(BIN)/python -m tests.e2e.digits
+
 .PHONY: cluster-status
 cluster-status: ## Say whether that cluster runs, and where its kubeconfig is
 	$(BIN)/python -m tests.e2e.cluster status

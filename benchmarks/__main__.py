@@ -1,6 +1,8 @@
 """`make bench`: every benchmark in turn, each in a process of its own so that none warms up another.
 
 python -m benchmarks [NAME ...]
+
+`control_plane` is apart: it needs root and the tests' cluster.
 """
 
 from __future__ import annotations

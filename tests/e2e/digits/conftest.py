@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.cluster.addons import renew_volumes
 from tests.e2e.conftest import Cluster
-from tests.e2e.digits.installation import REPOSITORY, installed, provide_checkpoint, provide_images
+from tests.e2e.digits.installation import REPOSITORY, installed, provide_images, provide_namespace
 from tests.e2e.digits.team import Team, digits
 
 NAMESPACE = "pictures"
@@ -23,10 +23,7 @@ def team(own_cluster: Cluster) -> Iterator[Team]:
     renew_volumes(kubectl)
     provide_images()
     with installed(kubectl):
-        kubectl("create", "namespace", NAMESPACE)
-        kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=privileged")
-        provide_checkpoint(kubectl, NAMESPACE)
-        kubectl("label", "namespace", NAMESPACE, "--overwrite", "pod-security.kubernetes.io/enforce=restricted")
+        provide_namespace(kubectl, NAMESPACE)
         try:
             yield Team(kubectl, NAMESPACE)
         finally:

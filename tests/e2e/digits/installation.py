@@ -100,6 +100,14 @@ def uninstall(kubectl: Kubectl) -> None:
     kubectl("delete", "namespace", SYSTEM, "--ignore-not-found", "--wait=true", "--timeout=120s")
 
 
+def provide_namespace(kubectl: Kubectl, namespace: str) -> None:
+    """Make a team's namespace, with the checkpoint on a claim; pods there are held to the restricted profile."""
+    kubectl("create", "namespace", namespace)
+    kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=privileged")
+    provide_checkpoint(kubectl, namespace)
+    kubectl("label", "namespace", namespace, "--overwrite", "pod-security.kubernetes.io/enforce=restricted")
+
+
 def provide_checkpoint(kubectl: Kubectl, namespace: str) -> None:
     """Make the claim `models` with the digits checkpoint in it, as a team's own model volume would be."""
     claim = {
