@@ -33,10 +33,6 @@ def diffusionctl(control_plane, namespace):
     return run
 
 
-def serving(play):
-    return play.one("dd")["spec"]["serving"]
-
-
 def change(play, **parts):
     play.kubectl("patch", "dd", "digits", "--namespace", play.namespace, "--type=merge", f"--patch={json.dumps({'spec': parts})}")
     play.wait("a look at it", lambda: play.one("dd")["status"]["observedGeneration"] == play.one("dd")["metadata"]["generation"])
@@ -46,7 +42,6 @@ def test_undo_brings_back_what_the_revision_before_served(play, diffusionctl):
     bring_up(play, "digits.yaml")
     before = play.one("dd")
     change(play, serving={"maxQueueDelayMicroseconds": 5000, "maxBatchSize": 2}, shapes=[{"width": 32, "height": 32}])
-    assert "has no earlier revision" not in diffusionctl("history").stdout
     done = diffusionctl("undo")
     assert done.returncode == 0, done.stderr
     assert "asks for revision 1 again" in done.stdout
@@ -57,6 +52,7 @@ def test_undo_brings_back_what_the_revision_before_served(play, diffusionctl):
 
 def test_history_and_undo_of_revisions_of_one_engine(play, diffusionctl):
     bring_up(play, "digits.yaml")
+    before = play.one("dd")["spec"]
     assert "has no earlier revision" in diffusionctl("undo").stderr
     change(play, serving={"maxQueueDelayMicroseconds": 5000})
     play.wait_for("controllerrevisions", 2)
@@ -65,7 +61,7 @@ def test_history_and_undo_of_revisions_of_one_engine(play, diffusionctl):
     assert "revision 2 is the one that digits asks for now" in diffusionctl("undo", "--to-revision", "2").stderr
     assert "has no revision 7; earlier ones are: 1" in diffusionctl("undo", "--to-revision", "7").stderr
     assert diffusionctl("undo", "--to-revision", "1").returncode == 0
-    assert "maxQueueDelayMicroseconds" not in serving(play) or serving(play)["maxQueueDelayMicroseconds"] != 5000
+    assert play.one("dd")["spec"] == before
 
 
 def test_retry_starts_another_attempt_of_a_failed_build_and_of_no_other(play, diffusionctl):
