@@ -36,12 +36,11 @@ from kubernetes import client, config, watch
 from kubernetes.dynamic import DynamicClient
 from urllib3.exceptions import ProtocolError
 
-from diffusion_api.deployment import MeasuredQuality
-from diffusion_api.engine import EngineResult, RecipeSummary
 from tests.e2e.cluster import addons
 from tests.e2e.cluster.kubectl import Kubectl
 from tests.e2e.cluster.lifecycle import held_up
 from tests.e2e.cluster.simulated_nodes import start_kwok, stop_kwok
+from tests.unit.diffusion_operator.scenes import RESULT
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "flux2-klein-b200.yaml"
@@ -60,20 +59,7 @@ BARE = "-bare"
 CLIENTS = 8
 GPUS = 8
 KUBERAY_SECONDS = 258
-"""KubeRay's own figure for 1,000 RayClusters, on a managed cluster of theirs.
-
-Source: https://github.com/ray-project/kuberay/blob/master/benchmark/memory_benchmark/memory_benchmark.md.
-"""
-RESULT = EngineResult(
-    artifact="artifacts/engine-0123456789abcdef",
-    family="flux2-klein",
-    resolved_revision="0123abc",
-    recipe=RecipeSummary(label="NVFP4 + BF16, no step cache"),
-    quality=MeasuredQuality(psnr=33.1),
-    quality_summary="33.1 dB (≥ 30)",
-    size_mib=2048.0,
-    verified_on_engine=True,
-)
+"""What KubeRay published for 1,000 RayClusters; not measured here."""
 LAST_WORDS = {"event": "result", "succeeded": True, "result": RESULT.to_wire()}
 
 
