@@ -107,6 +107,8 @@ def _build_plan(scene: _Scene) -> EnginePlan:
             return _ready(scene, job.result)
         case JobPhase.SUCCEEDED if status.result is not None:
             return _ready(scene, status.result)
+        case JobPhase.SUCCEEDED if job.is_untold:
+            return _untold(scene)
         case JobPhase.SUCCEEDED:
             message = "the builder ended well but told no result; is the builder image of this operator's release?"
             return _ended(scene, Reason.ENGINE_BUILD_FAILED, message)
@@ -177,8 +179,17 @@ def _ready(scene: _Scene, result: EngineResult) -> EnginePlan:
 def _lost(scene: _Scene) -> EnginePlan:
     """The files of a finished build are gone: its Job makes room for the next, which has the same name."""
     message = "its files in the engine store are gone or damaged; it is built again"
-    job = Ref("batch/v1", "Job", scene.owner.namespace, scene.job_name)
-    return _plan(scene, *_failed(Reason.ENGINE_FILES_MISSING, message), phase="Rebuilding", delete=(job,))
+    return _plan(scene, *_failed(Reason.ENGINE_FILES_MISSING, message), phase="Rebuilding", delete=(_job_ref(scene),))
+
+
+def _untold(scene: _Scene) -> EnginePlan:
+    """The pod of a finished build is gone with what it told: the next Job finds the engine in the store and tells it again."""
+    message = f"the pod of Job {scene.job_name} was removed before its result was read; the Job runs again and finds what was built"
+    return _plan(scene, *_underway(Reason.ENGINE_PENDING, message), phase="Pending", delete=(_job_ref(scene),))
+
+
+def _job_ref(scene: _Scene) -> Ref:
+    return Ref("batch/v1", "Job", scene.owner.namespace, scene.job_name)
 
 
 def _job_failed(scene: _Scene) -> EnginePlan:

@@ -140,6 +140,8 @@ class ObservedJob:
     finished_at: datetime | None = None
     end: JobEnd | None = None
     """Only where it failed."""
+    is_untold: bool = False
+    """Whether it ended and no pod is left to tell how, as when a builder is evicted in the moment in which it ends."""
     exit_code: int | None = None
     """Of the newest pod's container, where it ended."""
     trouble: Trouble | None = None

@@ -172,6 +172,19 @@ def test_the_result_of_a_build_may_be_in_its_log_alone():
     assert observed_job(job({"type": "Complete"}), [builder("")], f"words\n{line}").result == RESULT
 
 
+@pytest.mark.parametrize(
+    ("body", "pods", "is_untold"),
+    [
+        (job({"type": "Complete"}), [], True),
+        (job({"type": "Failed"}), [], True),
+        (job({"type": "Complete"}), [builder("")], False),
+        (job(), [], False),
+    ],
+)
+def test_an_ended_job_without_a_pod_is_untold(body, pods, is_untold):
+    assert observed_job(body, pods).is_untold is is_untold
+
+
 def test_a_failed_build_says_why():
     line = json.dumps({"event": "result", "succeeded": False, "message": "the checkpoint misses vae/"})
     failed = {"type": "Failed", "reason": "DeadlineExceeded", "lastTransitionTime": TIME}

@@ -155,6 +155,27 @@ def test_a_lost_engine_whose_job_is_gone_is_built_again():
     assert plan(status=done, files_missing_at=NOW).apply == ()
 
 
+def test_a_build_whose_pod_went_before_it_was_read_runs_again():
+    untold = plan(replace(FINISHED, result=None, is_untold=True))
+    assert untold.delete == (Ref("batch/v1", "Job", "pictures", untold.status.job_name),)
+    assert condition(untold).reason is Reason.ENGINE_PENDING
+    assert untold.status.failure is None
+    assert plan(status=untold.status).apply[-1]["metadata"]["name"] == untold.status.job_name
+
+
+def test_a_build_whose_pod_went_after_it_was_read_stays():
+    done = plan(FINISHED)
+    later = plan(replace(FINISHED, result=None, is_untold=True), status=done.status)
+    assert (later.status, later.delete) == (done.status, ())
+
+
+def test_a_builder_that_ends_well_and_tells_nothing_has_failed():
+    silent = plan(replace(FINISHED, result=None))
+    assert condition(silent).reason is Reason.ENGINE_BUILD_FAILED
+    assert "is the builder image of this operator's release?" in condition(silent).message
+    assert silent.delete == ()
+
+
 @pytest.mark.parametrize(
     ("job", "reason", "said"),
     [
