@@ -12,7 +12,19 @@ from pathlib import Path
 import pytest
 
 from tests.support.builds import REPOSITORY, digits_job, run, write_job
-from tests.support.cluster_programs import needs_programs, start_building, stop_building, wait_for_programs
+from tests.support.cluster_programs import header, needs_programs, start_building, stop_building, wait_for_programs
+
+MODELS = ("builder", "cli", "serving")
+"""Folders of tests that build engines and share some: with `--numprocesses 2 --dist loadgroup` one process runs them, another the rest."""
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    return header(config)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    folder = item.path.relative_to(Path(__file__).parent).parts[0]
+    item.add_marker(pytest.mark.xdist_group("models" if folder in MODELS else "cluster"))
 
 
 @pytest.hookimpl(trylast=True)

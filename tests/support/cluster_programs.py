@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 USERS = ("chart", "e2e")
 """Folders of tests that need kubectl, Helm or a cluster."""
 _building = pytest.StashKey[subprocess.Popen[bytes]]()
+_waited = pytest.StashKey[bool]()
 
 
 def needs_programs(item: pytest.Item) -> bool:
@@ -25,35 +26,53 @@ def needs_programs(item: pytest.Item) -> bool:
     return item.path.is_relative_to(ROOT) and item.path.relative_to(ROOT).parts[0] in USERS
 
 
+def header(config: pytest.Config) -> str | None:
+    """Say that the programs will be built, where worker processes run the tests, whose words nobody sees."""
+    if getattr(config.option, "numprocesses", None) and missing_programs() and not os.environ.get("E2E_KUBECONFIG"):
+        return "the test cluster's programs are built beside the tests, once, in a quarter of an hour and more; tests that need them wait"
+    return None
+
+
 def start_building(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Start the build where a test needs it and the machine can do it."""
-    if config.option.collectonly or not any(map(needs_programs, items)) or not missing_programs():
+    """Start the build where a test needs it and the machine can do it; of several worker processes, in the first."""
+    is_first = getattr(config, "workerinput", {}).get("workerid", "gw0") == "gw0"
+    if is_first and not config.option.collectonly and any(map(needs_programs, items)) and _can_build():
+        _start(config)
+
+
+def wait_for_programs(item: pytest.Item) -> None:
+    """Wait for the build before the first test that needs it; outside the test's own time."""
+    config = item.config
+    if not needs_programs(item) or config.stash.get(_waited, False):
         return
-    if os.environ.get("E2E_KUBECONFIG") or missing_requirements(install=True):
-        return  # Tests say by themselves what they miss.
+    config.stash[_waited] = True
+    if not _can_build():
+        return
+    if _building not in config.stash:
+        _start(config)  # It waits for the one that another worker started.
+    _say(config, "waiting for the test cluster's programs")
+    code = config.stash[_building].wait()
+    del config.stash[_building]
+    if code:
+        _say(config, f"the test cluster's programs could not be built (exit code {code}); `make cluster-up` says why")
+
+
+def _can_build() -> bool:
+    """Whether there is something to build; where the machine lacks something, tests say by themselves what they miss."""
+    return bool(missing_programs()) and not os.environ.get("E2E_KUBECONFIG") and not missing_requirements(install=True)
+
+
+def _start(config: pytest.Config) -> None:
     log = tempfile.NamedTemporaryFile("wb", prefix="cluster-programs-", suffix=".log", delete=False)  # noqa: SIM115 - the process writes on
     command = [sys.executable, "-m", "tests.e2e.cluster", "build"]
     config.stash[_building] = subprocess.Popen(command, cwd=ROOT.parent, stdout=log, stderr=log, start_new_session=True)
     _say(config, f"building the test cluster's programs beside the tests, once; log: {log.name}")
 
 
-def wait_for_programs(item: pytest.Item) -> None:
-    """Wait for the build before the first test that needs it; outside the test's own time."""
-    building = item.config.stash.get(_building, None)
-    if building is None or not needs_programs(item):
-        return
-    if building.poll() is None:
-        _say(item.config, "waiting for the test cluster's programs")
-    code = building.wait()
-    del item.config.stash[_building]
-    if code:
-        _say(item.config, f"the test cluster's programs could not be built (exit code {code}); `make cluster-up` says why")
-
-
 def stop_building(config: pytest.Config) -> None:
     """End a build that nobody waits for any more; Go's cache keeps what it did."""
     building = config.stash.get(_building, None)
-    if building is not None:
+    if building is not None and building.poll() is None:
         os.killpg(building.pid, signal.SIGTERM)
         building.wait()
 
