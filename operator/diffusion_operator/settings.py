@@ -27,7 +27,7 @@ class AccessMode(StrEnum):
     """Who may mount the engine store at once."""
 
     READ_WRITE_MANY = "ReadWriteMany"
-    READ_WRITE_ONCE = "ReadWriteOnce"  # Builder and serving pods must then share a node.
+    READ_WRITE_ONCE = "ReadWriteOnce"
 
 
 class Images(ApiModel):
@@ -78,7 +78,7 @@ class PvcStore(ApiModel):
     storage_class: str | None = None
     """Storage class; unset: the cluster's default."""
     access_mode: AccessMode = AccessMode.READ_WRITE_MANY
-    """With ReadWriteOnce all pods that use the store land on one node."""
+    """With ReadWriteOnce all pods of a namespace that use the store are kept on one node, by pod affinity."""
     size: str = Field(default="200Gi", pattern=QUANTITY_PATTERN)
     """Size of the claim."""
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from diffusion_api.accelerator import Accelerator
 from diffusion_operator.manifests.accelerator import node_selector, pod_claims, uses_claims
 from diffusion_operator.manifests.base import Manifest, without_none
-from diffusion_operator.settings import OperatorSettings, Resources
+from diffusion_operator.manifests.labels import managed_labels
+from diffusion_operator.settings import AccessMode, OperatorSettings, PvcStore, Resources
 
 CA_FILE = "/etc/diffusion-ca/ca.crt"
 CA_VOLUME = "ca"
@@ -40,6 +44,7 @@ def pod_spec(
             "securityContext": pod_security_context(settings),
             "imagePullSecrets": [{"name": name} for name in settings.images.pull_secrets] or None,
             "nodeSelector": selector or None,
+            "affinity": _store_affinity(settings),
             "tolerations": [dict(toleration) for toleration in settings.tolerations] or None,
             "priorityClassName": settings.priority_class_name,
             "runtimeClassName": None if accelerator.is_cpu else settings.runtime_class_name,
@@ -62,7 +67,7 @@ def container(
             "name": name,
             "image": settings.images.resolved(image),
             "imagePullPolicy": settings.images.pull_policy.value,
-            "env": [*env, *_ca_env(settings), *(dict(entry) for entry in settings.env)] or None,
+            "env": _by_name([*env, *_ca_env(settings), *settings.env]) or None,
             "volumeMounts": [{"name": TMP_VOLUME, "mountPath": "/tmp"}, *ca_mounts, *mounts],  # noqa: S108  # An emptyDir of the pod.
             "securityContext": container_security_context(),
             # The last lines of the log stand in where a container dies without a word.
@@ -99,6 +104,24 @@ def requests_and_limits(resources: Resources) -> tuple[Manifest, Manifest]:
 def variable(name: str, value: str) -> Manifest:
     """One environment variable."""
     return {"name": name, "value": value}
+
+
+def _store_affinity(settings: OperatorSettings) -> Manifest | None:
+    """Keep a namespace's pods on the node that has its ReadWriteOnce volume; of no pods, the first goes where it likes.
+
+    The scheduler does not do so by itself: a second node's pod would wait for the volume for ever.
+    Source: Kubernetes, "Assigning Pods to Nodes", inter-pod affinity; a pod that matches its own term may be the first.
+    """
+    store = settings.engine_store
+    if not isinstance(store, PvcStore) or store.access_mode is not AccessMode.READ_WRITE_ONCE:
+        return None
+    term = {"labelSelector": {"matchLabels": managed_labels()}, "topologyKey": "kubernetes.io/hostname"}
+    return {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+
+
+def _by_name(env: Iterable[Mapping[str, Any]]) -> list[Manifest]:
+    """Each variable once, as server-side apply wants it: the last one wins, which is the installation's."""
+    return [dict(entry) for entry in {entry["name"]: entry for entry in env}.values()]
 
 
 def _ca_env(settings: OperatorSettings) -> list[Manifest]:

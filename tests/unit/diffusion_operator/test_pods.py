@@ -17,13 +17,21 @@ VOLUMES_OF_THE_RESTRICTED_PROFILE = {"configMap", "emptyDir", "persistentVolumeC
 
 def pod_specs(options):
     """The builder's, the server's and the cleaner's pod."""
+    return {name: template["spec"] for name, template in pod_templates(options).items()}
+
+
+def pod_labels(options):
+    return {name: template["metadata"]["labels"] for name, template in pod_templates(options).items()}
+
+
+def pod_templates(options):
     spec = deployment().spec
     template = serving_pod_template("klein", spec, options, revision="klein-1", engine="engine-1", artifact="artifacts/e")
     jobs = {
         "build": builder_job("engine-1", OWNER, engine().spec, options),
         "cleanup": cleanup_job("engine-1", OWNER, "artifacts/e", options),
     }
-    return {"serving": template["spec"], **{name: job["spec"]["template"]["spec"] for name, job in jobs.items()}}
+    return {"serving": template, **{name: job["spec"]["template"] for name, job in jobs.items()}}
 
 
 def containers(pod):
@@ -77,6 +85,26 @@ class TestEveryPod:
             env = {entry["name"]: entry.get("value") for entry in container["env"]}
             assert env["HTTPS_PROXY"] == "http://proxy:3128"
             assert env["SSL_CERT_FILE"] == "/etc/diffusion-ca/ca.crt"
+
+    def test_has_each_variable_once_and_the_installation_s_wins(self, kind):
+        options = settings(
+            env=[{"name": "SSL_CERT_FILE", "value": "/mine"}, {"name": "HOME", "value": "/home"}], caConfigMap="corporate-ca"
+        )
+        for container in containers(pod_specs(options)[kind]):
+            names = [entry["name"] for entry in container["env"]]
+            assert len(names) == len(set(names))
+            env = {entry["name"]: entry.get("value") for entry in container["env"]}
+            assert (env["SSL_CERT_FILE"], env["HOME"]) == ("/mine", "/home")
+
+    def test_goes_to_the_node_of_a_store_that_one_node_can_mount(self, kind):
+        store = {"kind": "PersistentVolumeClaim", "accessMode": "ReadWriteOnce"}
+        (term,) = pod_specs(settings(engineStore=store))[kind]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        assert term["topologyKey"] == "kubernetes.io/hostname"
+        labels = pod_labels(settings(engineStore=store))[kind]
+        assert term["labelSelector"]["matchLabels"].items() <= labels.items(), "else the first pod could never start"
+
+    def test_goes_anywhere_where_many_nodes_can_mount_the_store(self, kind):
+        assert "affinity" not in pod_specs(SETTINGS)[kind]
 
     def test_holds_no_null_and_is_new_at_each_call(self, kind):
         pod, again = pod_specs(SETTINGS)[kind], pod_specs(SETTINGS)[kind]
