@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from engine_runtime.seeds import MAX_SEED
+
 app = typer.Typer(
     name="diffusionctl",
     help="Optimize, check and serve diffusion models from a DiffusionDeployment file.",
@@ -77,9 +79,7 @@ def generate(
     prompt: Annotated[str, typer.Argument(help="What to draw.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write; its suffix chooses the format: .png, .webp or .jpg.")],
     url: Annotated[str, typer.Option(help="Triton's gRPC address.")] = "localhost:8001",
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=2**32 - 1, help="Same seed, same picture; left out: a random one, printed.")
-    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=MAX_SEED, help="Same seed, same picture; left out: a random one, printed.")] = None,
     size: Annotated[str | None, typer.Option(help="Size such as 1024x1024; left out: the engine's first.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(min=0, max=50, help="Left out: the engine's own.")] = None,
     preview_every: Annotated[int, typer.Option(min=0, max=200, help="Also write OUT.step-N every so many steps.")] = 0,

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
-
 import numpy as np
 import numpy.typing as npt
 
 from diffusion_api.engine_manifest import ShapePlan
-
-MAX_SEED = 2**63 - 1
-"""Largest seed; it fits the INT64 of every client."""
+from engine_runtime.seeds import MAX_SEED
 
 
 def initial_latents(plan: ShapePlan, seed: int) -> dict[str, npt.NDArray[np.float32]]:
@@ -31,11 +27,6 @@ def initial_latents(plan: ShapePlan, seed: int) -> dict[str, npt.NDArray[np.floa
     if not 0 <= seed <= MAX_SEED:
         raise ValueError(f"seed {seed} is out of range; use 0 to {MAX_SEED}")
     return {name: _normal(seed, name, shape) for name, shape in plan.latents.items()}
-
-
-def random_seed() -> int:
-    """Draw a seed for a request that names none; 53 bits, so that it survives a JSON number."""
-    return secrets.randbits(53)
 
 
 def _normal(seed: int, stream: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:

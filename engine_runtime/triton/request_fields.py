@@ -15,8 +15,8 @@ import numpy.typing as npt
 from diffusion_api.engine_manifest import EngineManifest
 from engine_runtime.errors import InvalidRequestError
 from engine_runtime.images import CONTENT_TYPES, OutputFormat, encoded_image, parse_output_format
-from engine_runtime.noise import MAX_SEED, random_seed
 from engine_runtime.requests import GenerationRequest, GenerationResult
+from engine_runtime.seeds import MAX_SEED, random_seed
 
 Fields = Mapping[str, npt.NDArray[Any]]
 MAX_GUIDANCE_SCALE = 50.0

@@ -8,9 +8,11 @@ import pytest
 from typer.testing import CliRunner
 
 from diffusionctl import __main__ as command_line
+from diffusionctl import generate as generating
 from diffusionctl import run
 from diffusionctl.app import app
 from diffusionctl.errors import CommandError, ServerError, UsageError
+from engine_runtime.seeds import MAX_SEED
 from engine_runtime.triton.installation import TritonNotFoundError
 from engine_runtime.triton.server import TritonPorts
 
@@ -25,6 +27,19 @@ def test_a_picture_that_could_not_be_written_is_not_drawn(tmp_path: Path) -> Non
     error = refusal("generate", "a red digit seven", "--out", tmp_path / "nowhere" / "seven.png", "--url", "localhost:1")
     assert isinstance(error, UsageError)
     assert "nowhere" in str(error)
+
+
+@pytest.mark.parametrize("seed", [2**53 - 1, MAX_SEED], ids=["the largest that is printed", "the largest"])
+def test_a_seed_that_was_printed_can_be_used_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int) -> None:
+    asked = []
+    monkeypatch.setattr(generating, "generate", lambda _url, _prompt, **options: asked.append(options["seed"]) or ())
+    done = CliRunner().invoke(app, ["generate", "a red digit seven", "--out", str(tmp_path / "seven.png"), "--seed", str(seed)])
+    assert (done.exit_code, asked) == (0, [seed]), done.output
+
+
+def test_a_seed_that_no_server_takes_is_refused(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["generate", "a", "--out", str(tmp_path / "seven.png"), "--seed", str(MAX_SEED + 1)])
+    assert done.exit_code == 2
 
 
 def test_run_looks_for_triton_before_it_builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

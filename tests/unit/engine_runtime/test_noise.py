@@ -8,7 +8,8 @@ import numpy as np
 
 from diffusion_api.engine_manifest import ShapePlan
 from diffusion_api.model_spec import Shape
-from engine_runtime.noise import MAX_SEED, initial_latents, random_seed
+from engine_runtime.noise import initial_latents
+from engine_runtime.seeds import MAX_SEED, random_seed
 
 
 def plan(**latents: tuple[int, ...]) -> ShapePlan:
