@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from diffusion_api.build_job import BuildJob, Verification, build_job_for
+from diffusion_api.checks import require_workable
 from diffusion_api.deployment import DiffusionDeployment
 from diffusion_api.parsing import InvalidSpecError, parse_deployment
 from diffusionctl.errors import UsageError
@@ -21,16 +22,19 @@ def read_deployment(path: Path) -> DiffusionDeployment:
     """Read the one DiffusionDeployment of a YAML file.
 
     Raises:
-        UsageError: no such file, no YAML, no DiffusionDeployment in it or more than one, or a wrong field (each is named).
+        UsageError: no such file, no YAML, no DiffusionDeployment in it or more than one, a wrong field, or one that asks for
+            what cannot be done, such as a format that the GPU has no kernels for (each is named).
     """
     documents = [document for document in _documents(path) if document is not None]
     found = [document for document in documents if _kind(document) == KIND]
     if len(found) != 1:
         raise UsageError(_not_one(path, documents, len(found)))
     try:
-        return parse_deployment(found[0])
+        deployment = parse_deployment(found[0])
+        require_workable(deployment.spec)
     except InvalidSpecError as error:
         raise UsageError(_problems(path, error)) from None
+    return deployment
 
 
 def job_of_file(path: Path, *, simulate: bool) -> BuildJob:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from diffusion_api.build_job import BuildJob, Verification
 from diffusion_api.build_report import BuildReport
+from diffusion_api.checks import require_workable
 from diffusion_api.engine_key import engine_key, prompts_digest
 from diffusion_api.model_spec import ModelSource
+from diffusion_api.problems import InvalidSpecError
 from engine_builder.compilers import compiler_for
 from engine_builder.compilers.gpu import check_gpu
 from engine_builder.compilers.openvino import capabilities
@@ -95,10 +97,12 @@ def plan_engine(job: BuildJob, store: Store, settings: BuildSettings | None = No
     """Say what a build would do; reads the checkpoint's revision, downloads nothing.
 
     Raises:
-        InvalidJobError: the checkpoint or its revision does not exist, or needs credentials.
-        UnsupportedTargetError: the accelerator cannot run what the job asks for, or its compiler is not installed.
+        InvalidJobError: the job asks for what cannot be done (each field is named), such as a format that its GPU has no kernels for, or
+            a search without a budget; or the checkpoint or its revision does not exist, or needs credentials.
+        UnsupportedTargetError: the compiler is not installed, or cannot compile for the accelerator.
     """
     settings = settings or BuildSettings()
+    _require_workable(job)
     if job.optimization.calibration.prompts_config_map is not None:
         raise InvalidJobError(
             "calibration.promptsConfigMap is in a cluster, and the builder reads none; write the prompts into calibration.prompts"
@@ -123,6 +127,13 @@ def plan_engine(job: BuildJob, store: Store, settings: BuildSettings | None = No
     )
     name = f"{compiler.name} {compiler.version()}"
     return EnginePlan(job, key, revision, student, name, _published(store, key, full=settings.hash_reused), recipes, instructions, metrics)
+
+
+def _require_workable(job: BuildJob) -> None:
+    try:
+        require_workable(job, root="")
+    except InvalidSpecError as error:
+        raise InvalidJobError(str(error)) from None
 
 
 def instruction_set(job: BuildJob) -> str | None:

@@ -137,7 +137,7 @@ def test_a_shape_that_the_architecture_cannot_take_is_refused(tmp_path):
 def test_a_format_without_kernels_on_the_gpu_is_refused_before_any_download(tmp_path):
     job = digits_job(quantization={"format": "NVFP4"})
     job["accelerator"] = {"product": "NVIDIA-L4", "compiler": "TensorRTRTX"}
-    with pytest.raises(UnsupportedTargetError, match=r"NVFP4.*INT8, FP8"):
+    with pytest.raises(InvalidJobError, match=r"optimization\.quantization\.format: .*NVFP4.*INT8, FP8"):
         build(job, tmp_path)
     assert not list((tmp_path / "store").glob("artifacts/fetch-*"))
 

@@ -100,6 +100,40 @@ def test_several_mistakes_are_a_line_each(tmp_path: Path) -> None:
     ]
 
 
+WITHOUT_BUDGET = ("{minPSNR: 35}", "{}")
+NVFP4_ON_L4 = ("{format: Auto}", "{format: NVFP4}"), ("{product: CPU}", "{product: NVIDIA-L4}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ([WITHOUT_BUDGET], "spec.optimization.qualityBudget: bounds nothing"),
+        (NVFP4_ON_L4, "spec.optimization.quantization.format: NVIDIA-L4 (compute capability 8.9) cannot run NVFP4"),
+    ],
+    ids=["no budget", "no kernels"],
+)
+@pytest.mark.parametrize("command", ["validate", "plan", "build", "run"])
+def test_what_is_well_written_and_cannot_be_done_is_refused_by_every_command(
+    tmp_path: Path, command: str, changes: list[tuple[str, str]], said: str
+) -> None:
+    file = example_with(tmp_path, *changes)
+    error = refusal(command, file, *(() if command == "validate" else ("--store", tmp_path / "store")))
+    assert isinstance(error, UsageError)
+    assert str(error).startswith(f"{file}: {said}")
+    assert not (tmp_path / "store").exists()
+
+
+def example_with(folder: Path, *changes: tuple[str, str]) -> Path:
+    """Write the example into a folder with pieces of its text replaced."""
+    text = EXAMPLE.read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    file = folder / "file.yaml"
+    file.write_text(text)
+    return file
+
+
 def test_a_relative_path_that_is_not_there_is_shown_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("file.yaml").write_text(EXAMPLE.read_text().replace("digits/digits-klein", "nowhere"))

@@ -44,6 +44,15 @@ def test_prompts_in_a_cluster_are_refused_rather_than_replaced_by_the_built_in_o
         key_of(digits_job(calibration={"samples": 4, "promptsConfigMap": {"name": "prompts"}}), tmp_path)
 
 
+def test_a_job_that_cannot_be_done_is_refused_with_the_path_of_everything_wrong_with_it(tmp_path: Path) -> None:
+    job = digits_job(quantization={"format": "Auto", "components": {"vae": {"format": "NVFP4"}}}, qualityBudget={})
+    job["accelerator"] = {"product": "NVIDIA-L4"}
+    with pytest.raises(InvalidJobError) as refused:
+        key_of(job, tmp_path)
+    for path in ("optimization.quantization.components.vae.format: ", "optimization.qualityBudget: "):
+        assert path in str(refused.value)
+
+
 @pytest.mark.parametrize("content", ['{"formatVersion": 0}', '{"formatVersion": 1, "inventedLater": true}', "half of {", None])
 def test_an_engine_whose_report_cannot_be_read_is_not_there_and_built_anew(
     tmp_path: Path, content: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from diffusion_api.accelerator import CPU
+from diffusion_api.checks import find_problems
 from diffusion_api.deployment import DiffusionDeployment
 from diffusion_api.optimization import ALGORITHMS, MODES, FormatChoice, QuantizationAlgorithm, QuantizationFormat, StepCachePolicy
 from diffusion_api.parsing import parse_deployment
@@ -21,6 +22,7 @@ def read(path: Path) -> DiffusionDeployment:
 def test_every_example_is_valid(path: Path) -> None:
     deployment = read(path)
     assert deployment.metadata.name
+    assert not find_problems(deployment.spec)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
