@@ -21,6 +21,7 @@ from diffusion_api.parsing import InvalidSpecError, parse_build_job
 from engine_builder.build import BuildSettings, BuiltEngine, build_engine
 from engine_builder.errors import InvalidJobError
 from engine_builder.failures import as_build_error
+from engine_builder.fetch.local import folder_of_files
 from engine_builder.progress import TERMINATION_LOG, BuildProgress, JsonLinesProgress, RichProgress
 from engine_builder.removal import STAGES_KEPT_HOURS, remove_artifact
 from engine_builder.result_line import ResultLine, failure_line, json_line, removal_line, success_line, termination_message
@@ -92,7 +93,7 @@ def _build(options: argparse.Namespace) -> ResultLine:
 def _built_engine(options: argparse.Namespace, store: Store) -> BuiltEngine:
     job = read_job(options.job)
     folder = os.environ.get(CREDENTIALS_VARIABLE)
-    settings = BuildSettings(options.job.parent.resolve(), read_credentials(Path(folder) if folder else None), hash_reused=True)
+    settings = BuildSettings(folder_of_files(options.job), read_credentials(Path(folder) if folder else None), hash_reused=True)
     if sys.stderr.isatty():
         with RichProgress(Console(stderr=True, highlight=False)).live() as bars:
             return build_engine(job, store, settings, progress=bars)

@@ -20,6 +20,9 @@ ENV PATH=${PREFIX}/.venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/
 # Libraries ask for the name of their user.
 RUN getent passwd 1000 || useradd --uid 1000 --user-group --no-create-home --home-dir /tmp diffusion
 COPY --from=environment ${PREFIX}/.venv ${PREFIX}/.venv
+# What a relative file:// names in a cluster: the model of examples/digits.yaml.
+ENV DIFFUSION_FILES_DIR=${PREFIX}/examples
+COPY examples/digits/digits-klein ${PREFIX}/examples/digits/digits-klein
 COPY pyproject.toml LICENSE ${PREFIX}/
 COPY diffusion_api ${PREFIX}/diffusion_api
 COPY engine_runtime ${PREFIX}/engine_runtime

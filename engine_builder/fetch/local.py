@@ -13,6 +13,8 @@ from engine_builder.fetch.source import OnBytes, RemoteFile
 from engine_builder.store.digests import digest_of_file, files_below
 
 PVC_ROOT_VARIABLE = "DIFFUSION_PVC_ROOT"
+FILES_VARIABLE = "DIFFUSION_FILES_DIR"
+"""Set by the builder image, whose own checkpoints lie there."""
 
 
 class LocalSource:
@@ -24,7 +26,7 @@ class LocalSource:
 
     def __init__(self, root: Path, uri: str) -> None:
         if not root.exists():
-            raise InvalidJobError(f"{uri}: there is no {root.absolute()}; check the path, and in a pod that the volume is mounted")
+            raise InvalidJobError(f"{uri}: there is no {root.absolute()}; {_advice(uri)}")
         self.root = root.resolve()
 
     def revision(self) -> None:
@@ -58,6 +60,11 @@ class LocalSource:
         return self.root if self.root.is_file() else self.root / path
 
 
+def folder_of_files(job: Path) -> Path:
+    """Return where relative `file://` paths of a job file start: `$DIFFUSION_FILES_DIR`, or the job file's folder."""
+    return Path(os.environ.get(FILES_VARIABLE) or job.parent).resolve()
+
+
 def path_of_file_uri(uri: str, base_folder: Path) -> Path:
     """Return the path of `file:///absolute`, `file://./relative`, `file://relative` or `file:relative`, the latter from `base_folder`."""
     return base_folder / uri.removeprefix("file:").removeprefix("//")
@@ -78,6 +85,15 @@ def path_of_pvc_uri(uri: str) -> Path:
     if claim in ("", ".", "..") or not place.is_relative_to(volume):
         raise InvalidJobError(f"{uri} leaves its volume; name a path inside it")
     return place
+
+
+def _advice(uri: str) -> str:
+    folder = os.environ.get(FILES_VARIABLE)
+    if not folder or uri.startswith("pvc:"):
+        return "check the path, and in a pod that the volume is mounted"
+    held = sorted(f"file://{index.parent.relative_to(folder).as_posix()}" for index in Path(folder).rglob("model_index.json"))
+    others = "pvc://claim/path, hf://, s3://, https:// or oci://"
+    return f"in a cluster file:// names what the builder image holds ({', '.join(held) or 'nothing'}); for other checkpoints use {others}"
 
 
 def _digest_of(path: Path) -> str:

@@ -10,6 +10,7 @@ import pytest
 from diffusion_api.model_spec import ModelSource
 from engine_builder.errors import InvalidJobError, InvalidModelError, UnsafeModelError
 from engine_builder.fetch import check_tensor_files, fetch_checkpoint, fetch_files, resolve_revision
+from engine_builder.fetch.local import FILES_VARIABLE, folder_of_files
 from engine_builder.store import Store
 
 
@@ -122,3 +123,18 @@ def test_a_licence_without_a_card_is_its_first_line(checkpoint: Path, tmp_path: 
     (checkpoint / "README.md").write_text("# no front matter")
     (checkpoint / "LICENSE").write_text("\n  FLUX Non-Commercial License v2.0\nmore\n")
     assert fetch_checkpoint(source(checkpoint), tmp_path / "here").licence == "FLUX Non-Commercial License v2.0"
+
+
+def test_in_a_pod_relative_paths_start_from_the_images_files(monkeypatch: pytest.MonkeyPatch, checkpoint: Path) -> None:
+    job = Path("/job/job.json")
+    monkeypatch.delenv(FILES_VARIABLE, raising=False)
+    assert folder_of_files(job) == Path("/job")
+    monkeypatch.setenv(FILES_VARIABLE, str(checkpoint.parent))
+    assert resolve_revision(source(checkpoint.name), base_folder=folder_of_files(job)) == resolve_revision(source(checkpoint))
+
+
+def test_a_pod_is_told_what_file_can_name_there(monkeypatch: pytest.MonkeyPatch, checkpoint: Path) -> None:
+    monkeypatch.setenv(FILES_VARIABLE, str(checkpoint.parent))
+    told = rf"the builder image holds \(file://{checkpoint.name}\); for other checkpoints use pvc://claim/path, hf://"
+    with pytest.raises(InvalidJobError, match=told):
+        resolve_revision(source("my/model"), base_folder=folder_of_files(Path("/job/job.json")))

@@ -11,7 +11,7 @@ from tests.e2e.cluster.addons import renew_volumes
 from tests.e2e.cluster.processes import ClusterError
 from tests.e2e.cluster.programs import kubectl as kubectl_path
 from tests.e2e.digits.installation import install, provide_images, provide_namespace, uninstall
-from tests.e2e.digits.team import Team, digits
+from tests.e2e.digits.team import Team
 
 NAMESPACE = "demo"
 OUT = Path("build/cluster-demo")
@@ -38,8 +38,8 @@ def _run() -> None:
     install(kubectl)
     provide_namespace(kubectl, NAMESPACE)
     team = Team(kubectl, NAMESPACE)
-    _say("kubectl apply: a builder Job quantizes, compiles and measures; then Triton serves")
-    team.apply(digits(quantization={"format": "Auto"}))
+    _say("kubectl apply --filename examples/digits.yaml: a builder Job quantizes, compiles and measures; then Triton serves")
+    team.apply_example()
     team.wait_ready()
     print(kubectl("get", "dd,de", "--namespace", NAMESPACE))
     OUT.mkdir(parents=True, exist_ok=True)

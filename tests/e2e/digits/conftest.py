@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.cluster.addons import renew_volumes
 from tests.e2e.conftest import Cluster
-from tests.e2e.digits.installation import REPOSITORY, installed, provide_images, provide_namespace
+from tests.e2e.digits.installation import REPOSITORY, installed, provide_checkpoint, provide_images, provide_namespace
 from tests.e2e.digits.team import Team, digits
 
 NAMESPACE = "pictures"
@@ -24,6 +24,7 @@ def team(own_cluster: Cluster) -> Iterator[Team]:
     provide_images()
     with installed(kubectl):
         provide_namespace(kubectl, NAMESPACE)
+        provide_checkpoint(kubectl, NAMESPACE)
         try:
             yield Team(kubectl, NAMESPACE)
         finally:

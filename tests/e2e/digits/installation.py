@@ -1,4 +1,4 @@
-"""The product in the cluster as a user gets it: its own images, its chart by Helm, and a claim with a checkpoint."""
+"""The product in the cluster as a user gets it: its own images, its chart by Helm, and namespaces of teams."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.e2e.cluster.programs import HELM
 
 REPOSITORY = Path(__file__).parents[3]
 CHART = REPOSITORY / "charts" / "diffusion-operator"
-DIGITS = REPOSITORY / "examples" / "digits" / "digits-klein"
+EXAMPLE = REPOSITORY / "examples" / "digits.yaml"
 SYSTEM = "diffusion-operator-system"
 RELEASE = "diffusion-operator"
 MODELS = "models"
@@ -101,15 +101,13 @@ def uninstall(kubectl: Kubectl) -> None:
 
 
 def provide_namespace(kubectl: Kubectl, namespace: str) -> None:
-    """Make a team's namespace, with the checkpoint on a claim; pods there are held to the restricted profile."""
+    """Make a team's namespace; pods there are held to the restricted profile."""
     kubectl("create", "namespace", namespace)
-    kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=privileged")
-    provide_checkpoint(kubectl, namespace)
-    kubectl("label", "namespace", namespace, "--overwrite", "pod-security.kubernetes.io/enforce=restricted")
+    kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
 
 
 def provide_checkpoint(kubectl: Kubectl, namespace: str) -> None:
-    """Make the claim `models` with the digits checkpoint in it, as a team's own model volume would be."""
+    """Make the claim `models` with the digits checkpoint in it, as a team's own model volume would be; the builder image has it."""
     claim = {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -118,20 +116,19 @@ def provide_checkpoint(kubectl: Kubectl, namespace: str) -> None:
     }
     copier = {
         "name": "copy",
-        "image": layout.BUSYBOX_IMAGE,
-        "command": ["sh", "-c", "cp -r /checkpoint/. /models/digits-klein && chmod -R a+rX /models"],
-        "volumeMounts": [{"name": "checkpoint", "mountPath": "/checkpoint"}, {"name": "models", "mountPath": "/models"}],
+        "image": OPTIONS.name("builder"),
+        "command": ["sh", "-c", 'cp -r "$DIFFUSION_FILES_DIR"/digits/digits-klein /models/'],
+        "volumeMounts": [{"name": "models", "mountPath": "/models"}],
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
-    volumes = [
-        {"name": "checkpoint", "hostPath": {"path": str(DIGITS)}},
-        {"name": "models", "persistentVolumeClaim": {"claimName": MODELS}},
-    ]
-    pod = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "copy-checkpoint"},
-        "spec": {"restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "containers": [copier], "volumes": volumes},
+    spec = {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": 0,
+        "securityContext": {"runAsNonRoot": True, "fsGroup": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [copier],
+        "volumes": [{"name": "models", "persistentVolumeClaim": {"claimName": MODELS}}],
     }
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "copy-checkpoint"}, "spec": spec}
     kubectl.apply(claim, pod, namespace=namespace)
     kubectl.wait("jsonpath={.status.phase}=Succeeded", "pod/copy-checkpoint", namespace=namespace)
     kubectl("delete", "pod", "copy-checkpoint", "--namespace", namespace)

@@ -17,7 +17,7 @@ from diffusion_operator.manifests.labels import DEPLOYMENT
 from engine_runtime.client import ServerError, generate
 from tests.e2e.cluster.kubectl import Kubectl
 from tests.e2e.cluster.processes import ClusterError, wait_until
-from tests.e2e.digits.installation import MODELS, REPOSITORY, SYSTEM
+from tests.e2e.digits.installation import EXAMPLE, MODELS, SYSTEM
 
 PROMPTS = ("a red digit seven", "a blue digit three", "a green digit one")
 BUILD_SECONDS = 420
@@ -49,6 +49,10 @@ class Team:
 
     def apply(self, deployment: dict[str, Any]) -> None:
         self.kubectl.apply(deployment, namespace=self.namespace)
+
+    def apply_example(self) -> None:
+        """Apply `examples/digits.yaml` as it is, by the command that the chart names after its installation."""
+        self.kubectl("apply", "--filename", EXAMPLE, "--namespace", self.namespace)
 
     def delete(self, *arguments: str) -> None:
         self.kubectl("delete", *arguments, "--namespace", self.namespace, "--timeout=240s")
@@ -150,7 +154,7 @@ class Team:
 
 def digits(name: str = "digits", **optimization: Any) -> dict[str, Any]:
     """`examples/digits.yaml`, with the checkpoint on a claim, and one recipe so that the build takes half a minute."""
-    deployment: dict[str, Any] = yaml.safe_load((REPOSITORY / "examples" / "digits.yaml").read_text())
+    deployment: dict[str, Any] = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
     deployment["metadata"]["name"] = name
     spec = deployment["spec"]
     spec["model"]["uri"] = f"pvc://{MODELS}/digits-klein"

@@ -1,31 +1,47 @@
-"""From `helm install` to pictures: a real API server, a real builder Job, real Triton pods."""
+"""From `helm install` and `kubectl apply` of the example as it is to pictures: a real API server, a real builder Job, a real Triton pod."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from examples.digits.judge import wrong_pictures
-from tests.e2e.digits.team import PROMPTS
+from tests.e2e.digits.installation import provide_namespace
+from tests.e2e.digits.team import PROMPTS, Team
 
 pytestmark = pytest.mark.timeout(1200)
+NAMESPACE = "example"
 
 
-def test_the_service_draws_what_the_prompts_say(served):
-    pictures = [np.asarray(Image.open(io.BytesIO(served.draw(prompt))).convert("RGB")) for prompt in PROMPTS]
+@pytest.fixture(scope="module")
+def example(team: Team) -> Iterator[Team]:
+    """The example, served in a namespace that holds nothing but it."""
+    provide_namespace(team.kubectl, NAMESPACE)
+    try:
+        newcomer = Team(team.kubectl, NAMESPACE)
+        newcomer.apply_example()
+        newcomer.wait_ready()
+        yield newcomer
+    finally:
+        team.kubectl("delete", "namespace", NAMESPACE, "--timeout=240s")
+
+
+def test_the_service_draws_what_the_prompts_say(example):
+    pictures = [np.asarray(Image.open(io.BytesIO(example.draw(prompt))).convert("RGB")) for prompt in PROMPTS]
     assert wrong_pictures(PROMPTS, np.stack(pictures)) == []
 
 
-def test_the_same_request_gives_the_same_bytes(served):
-    assert served.draw(PROMPTS[0], seed=7) == served.draw(PROMPTS[0], seed=7)
+def test_the_same_request_gives_the_same_bytes(example):
+    assert example.draw(PROMPTS[0], seed=7) == example.draw(PROMPTS[0], seed=7)
 
 
-def test_status_tells_engine_recipe_and_quality(served):
-    status = served.get("dd")["status"]
-    engine = served.get("de", status["engine"]["name"])
+def test_status_tells_engine_recipe_and_quality(example):
+    status = example.get("dd")["status"]
+    engine = example.get("de", status["engine"]["name"])
     assert {each["type"] for each in status["conditions"] if each["status"] == "True"} >= {"Ready", "EngineBuilt", "QualityGatePassed"}
     result = engine["status"]["result"]
     assert status["recipe"] == result["recipe"]["label"]

@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from diffusion_api.prepare_exit import PrepareExit
+from engine_builder.fetch.local import FILES_VARIABLE
 from images.build import IMAGES, ImageOptions, main
 
 ROOT = Path(__file__).parents[3]
@@ -41,7 +43,7 @@ class TestDockerfile:
         for copied in re.findall(r"^COPY (?!--from)(.*) \S+$", dockerfile(image), re.MULTILINE):
             for source in copied.split():
                 assert (ROOT / source).exists(), source
-                assert source.partition("/")[0] in let_through, source
+                assert any(Path(source).is_relative_to(each) for each in let_through), source
 
 
 def test_builder_and_triton_ask_for_one_tensorrt():
@@ -76,3 +78,12 @@ def test_an_unknown_image_is_refused_with_those_there_are(capsys, tmp_path):
 
 def test_names_are_those_that_pods_write():
     assert ImageOptions(tag="0.1.0").name("triton-cpu") == "localhost/diffusion-operator/triton-cpu:0.1.0"
+
+
+def test_a_relative_file_uri_of_the_example_is_found_in_the_builder_image():
+    uri = yaml.safe_load((ROOT / "examples/digits.yaml").read_text(encoding="utf-8"))["spec"]["model"]["uri"]
+    (folder,) = re.findall(rf"^ENV {FILES_VARIABLE}=(\S+)$", dockerfile("builder"), re.MULTILINE)
+    copied = dict(re.findall(r"^COPY (examples/\S+) (\S+)$", dockerfile("builder"), re.MULTILINE))
+    source = "examples/" + uri.removeprefix("file://")
+    assert copied[source] == f"{folder}/{uri.removeprefix('file://')}"
+    assert (ROOT / source / "model_index.json").is_file()
