@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import tempfile
 import threading
 from pathlib import Path
 
@@ -13,8 +12,7 @@ from diffusionctl.build import build_file
 from diffusionctl.errors import ServerError
 from diffusionctl.files import read_deployment
 from engine_runtime.triton.installation import TritonNotFoundError, find_triton
-from engine_runtime.triton.repository import link_model_repository
-from engine_runtime.triton.server import LocalTriton, TritonPorts, TritonStartError
+from engine_runtime.triton.server import LocalTriton, TritonPorts, TritonStartError, served_engine
 
 
 def run_file(file: Path, store_folder: Path, *, ports: TritonPorts) -> None:
@@ -35,19 +33,17 @@ def run_file(file: Path, store_folder: Path, *, ports: TritonPorts) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
-        with tempfile.TemporaryDirectory(prefix="model-repository-") as linked:
-            link_model_repository(engine.path / "model_repository", Path(linked), serving)
-            _serve(LocalTriton(Path(linked), installation=installation, ports=ports), stop, console)
+        with served_engine(engine.path, serving, installation=installation, ports=ports) as server:
+            _wait(server, stop, console)
     except TritonStartError as error:
         raise ServerError(str(error)) from None
     console.print("stopped")
 
 
-def _serve(triton: LocalTriton, stop: threading.Event, console: Console) -> None:
-    with triton as server:
-        console.print(_how_to_ask(server), soft_wrap=True)
-        while not stop.wait(0.5):
-            server.require_running()
+def _wait(server: LocalTriton, stop: threading.Event, console: Console) -> None:
+    console.print(_how_to_ask(server), soft_wrap=True)
+    while not stop.wait(0.5):
+        server.require_running()
 
 
 def _how_to_ask(server: LocalTriton) -> str:

@@ -16,13 +16,14 @@ from rich.console import Console
 from rich.table import Table
 
 from diffusionctl.build import build_file
+from diffusionctl.files import read_deployment
 from engine_builder.build import BuiltEngine
 from engine_builder.report import words
 from engine_runtime.client import generate
-from engine_runtime.triton.server import LocalTriton
+from engine_runtime.triton.server import served_engine
 from examples.digits.vocabulary import prompt_for, ten_digits
 
-HERE = Path(__file__).parent
+DEPLOYMENT = Path(__file__).parent / "digits.yaml"
 
 
 def main() -> None:
@@ -32,11 +33,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/demo"), help="folder for the pictures")
     options = parser.parse_args()
     console = Console(highlight=False, soft_wrap=True)
-    engine = build_file(HERE / "digits.yaml", options.store, simulate=False, as_json=False)
+    engine = build_file(DEPLOYMENT, options.store, simulate=False, as_json=False)
     explain_choice(engine, console)
-    options.out.mkdir(parents=True, exist_ok=True)
-    with LocalTriton(engine.path / "model_repository") as server:
-        seconds = draw_digits(server.grpc_url, options.out)
+    seconds = serve_and_draw(engine.path, options.out)
     console.print(f"ten digits drawn by Triton in {seconds:.2f} s: {options.out.resolve() / 'digits.png'}")
     console.print(f"next: `.venv/bin/diffusionctl run examples/digits.yaml --store {options.store}` keeps the server up")
 
@@ -51,6 +50,13 @@ def explain_choice(engine: BuiltEngine, console: Console) -> None:
     console.print(table)
     if engine.report.step_cache.decision:
         console.print(f"step cache: {engine.report.step_cache.decision}")
+
+
+def serve_and_draw(engine: Path, folder: Path) -> float:
+    """Serve an engine while the ten digits are drawn into `folder`; return the seconds that the drawing took."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with served_engine(engine, read_deployment(DEPLOYMENT).spec.serving) as server:
+        return draw_digits(server.grpc_url, folder)
 
 
 def draw_digits(url: str, folder: Path) -> float:

@@ -12,12 +12,15 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from diffusion_api.serving import Serving
 from engine_runtime.triton.installation import TritonInstallation, find_triton
+from engine_runtime.triton.repository import REPOSITORY_FOLDER, link_model_repository
 
 LOCALHOST = "127.0.0.1"
 STOP_SECONDS = 20.0
@@ -183,6 +186,30 @@ class LocalTriton:
                 return
             time.sleep(0.05)
         raise TritonStartError(f"tritonserver was not ready after {self._ready_seconds:.0f} s:\n{meaningful_log(log_file)}")
+
+
+@contextlib.contextmanager
+def served_engine(
+    engine: Path, serving: Serving, *, installation: TritonInstallation | None = None, ports: TritonPorts | None = None
+) -> Iterator[LocalTriton]:
+    """Serve an engine of a store, with a deployment's settings, while the block runs.
+
+    Triton gets links and not the engine: its Python puts byte code beside the models, and an engine with a file too many counts as
+    damaged, so that the next build would make it anew.
+
+    Args:
+        engine: The engine's folder; it stays as it is.
+        serving: Batch, delay and queue.
+        installation: The server; None looks for one.
+        ports: Where it listens, on localhost alone.
+
+    Raises:
+        TritonStartError: The server died or took too long.
+    """
+    with tempfile.TemporaryDirectory(prefix="model-repository-") as linked:
+        link_model_repository(engine / REPOSITORY_FOLDER, Path(linked), serving)
+        with LocalTriton(Path(linked), installation=installation, ports=ports) as server:
+            yield server
 
 
 def meaningful_log(log_file: Path) -> str:
