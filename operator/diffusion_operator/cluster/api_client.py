@@ -65,13 +65,16 @@ class ApiClient:
         """As `ClusterClient.apply_status`."""
         return await self._apply(_path(ref_of(manifest), "status"), manifest, force=True)
 
-    async def delete(self, ref: Ref, uid: str) -> None:
+    async def delete(self, ref: Ref, uid: str) -> Manifest | None:
         """As `ClusterClient.delete`."""
         options = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
         try:
-            await self._json("DELETE", _path(ref), options)
+            answer = await self._json("DELETE", _path(ref), options)
         except (MissingError, OutdatedError):
-            return  # It is gone, or its uid is another's.
+            return None  # It is gone, or its uid is another's.
+        # Of what is gone some kinds answer with a Status, some with the object as it was.
+        metadata = answer.get("metadata") or {}
+        return answer if metadata.get("finalizers") and metadata.get("deletionTimestamp") else None
 
     async def create(self, manifest: Manifest) -> Manifest:
         """As `ClusterClient.create`."""

@@ -54,8 +54,12 @@ class ClusterClient(Protocol):
         """Apply `status` alone; `metadata.uid` says of which object, so that another one of the same name does not get it."""
         ...
 
-    async def delete(self, ref: Ref, uid: str) -> None:
-        """Delete an object and, later, its children. One that is gone, or is another by now, is no error."""
+    async def delete(self, ref: Ref, uid: str) -> Manifest | None:
+        """Delete an object and, later, its children. One that is gone, or is another by now, is no error.
+
+        Returns:
+            The object where it stays for now, for somebody's finalizers hold it; None where it is gone.
+        """
         ...
 
     async def create(self, manifest: Manifest) -> Manifest:

@@ -1,7 +1,8 @@
 """The objects that the operator knows of, kept as compact JSON, each in its newest version.
 
 Three sources feed it: watching, listing, and the answers to the operator's own writes. They come in any order, twice, or never, so a
-version that is older than the one held is passed over, an object that was deleted does not come back, and a listing drops what is gone.
+version that is older than the one held is passed over, an object that went comes back only in a version that is newer than its end, and
+a listing drops what is gone. An object goes by deletion, and also by losing a label by which it is selected; then it may well come back.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from diffusion_operator.manifests.labels import DEPLOYMENT, ENGINE
 INDEXED = (DEPLOYMENT, ENGINE)
 """Labels by which objects are found."""
 TOMBSTONES = 10_000
-"""Deleted objects that are remembered: more than can be deleted while one late event is on its way."""
+"""Objects that went and are remembered: more than can go while one late event is on its way."""
 POD_SPEC = ("nodeName",)
 
 Listener = Callable[[Kind, Manifest, bool], None]
@@ -40,7 +41,8 @@ class ObjectStore:
     def __init__(self) -> None:
         self._objects: dict[Kind, dict[tuple[str, str], _Entry]] = {kind: {} for kind in HELD}
         self._index: dict[tuple[Kind, str, str, str], set[str]] = defaultdict(set)
-        self._gone: OrderedDict[str, None] = OrderedDict()
+        self._gone: OrderedDict[str, int] = OrderedDict()
+        """Version of the end of each uid that went."""
         self._listeners: list[Listener] = []
 
     def subscribe(self, listener: Listener) -> None:
@@ -77,8 +79,9 @@ class ObjectStore:
         uid, version = metadata.get("uid", ""), _version(metadata)
         key = (metadata.get("namespace", ""), metadata["name"])
         held = self._objects[kind].get(key)
-        if uid in self._gone or (held is not None and 0 < version <= held.version):
+        if version <= self._gone.get(uid, -1) or (held is not None and 0 < version <= held.version):
             return False
+        self._gone.pop(uid, None)
         if held is not None:
             self._unindex(kind, key, held)
         labels = {name: metadata["labels"][name] for name in INDEXED if name in (metadata.get("labels") or {})}
@@ -89,18 +92,15 @@ class ObjectStore:
         self._tell(kind, pruned, gone=False)
         return True
 
-    def forget(self, kind: Kind, namespace: str, name: str, uid: str) -> bool:
-        """Drop an object that was deleted, and tell whether it was held. Nothing late brings it back."""
-        self._gone[uid] = None
-        while len(self._gone) > TOMBSTONES:
-            self._gone.popitem(last=False)
-        entry = self._objects[kind].get((namespace, name))
-        if entry is None or entry.uid != uid:
-            return False
-        del self._objects[kind][namespace, name]
-        self._unindex(kind, (namespace, name), entry)
-        self._tell(kind, _decoded(entry), gone=True)
-        return True
+    def forget(self, kind: Kind, body: Manifest) -> bool:
+        """Drop an object that went, and tell whether it was held. Nothing late brings it back.
+
+        Args:
+            kind: Its kind.
+            body: The object in the version in which it went. One that is held in a newer version has come back since.
+        """
+        metadata = body["metadata"]
+        return self._drop(kind, (metadata.get("namespace", ""), metadata["name"]), metadata.get("uid", ""), _version(metadata))
 
     def replace(self, kind: Kind, listing: Listing, namespace: str | None) -> int:
         """Take a listing for the truth of its moment, of one namespace or of all, and count what it changed."""
@@ -111,8 +111,23 @@ class ObjectStore:
             for key, entry in self._objects[kind].items()
             if key not in seen and entry.version <= moment and namespace in (None, key[0])
         ]
-        dropped = sum(self.forget(kind, *key, uid) for key, uid in absent)
+        dropped = sum(self._drop(kind, key, uid, moment) for key, uid in absent)
         return dropped + sum(self.put(kind, item) for item in listing.items)
+
+    def _drop(self, kind: Kind, key: tuple[str, str], uid: str, version: int) -> bool:
+        entry = self._objects[kind].get(key)
+        held = entry if entry is not None and entry.uid == uid else None
+        if held is not None and 0 < version < held.version:
+            return False
+        self._gone[uid] = max(version, held.version if held else 0)
+        while len(self._gone) > TOMBSTONES:
+            self._gone.popitem(last=False)
+        if held is None:
+            return False
+        del self._objects[kind][key]
+        self._unindex(kind, key, held)
+        self._tell(kind, _decoded(held), gone=True)
+        return True
 
     def _unindex(self, kind: Kind, key: tuple[str, str], entry: _Entry) -> None:
         for label, value in entry.labels.items():

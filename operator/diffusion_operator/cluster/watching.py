@@ -66,9 +66,8 @@ class Watch:
         @kopf.on.event(kind.group, kind.version, kind.plural, id=kind.plural, registry=registry)
         async def seen(event: kopf.RawEvent, **_: Any) -> None:
             body: Manifest = dict(event["object"])
-            metadata = body["metadata"]
-            if event["type"] == "DELETED":
-                self._store.forget(kind, metadata.get("namespace", ""), metadata["name"], metadata["uid"])
+            if event["type"] == "DELETED":  # Or it lost a label by which it is watched.
+                self._store.forget(kind, body)
             else:
                 self._store.put(kind, body)
 

@@ -39,8 +39,10 @@ def revision_pods(serving: Iterable[Body], pods: Iterable[Body]) -> dict[str, Re
     for pod in pods:
         if label(pod, REVISION) and holds_accelerator(pod):
             by_revision[label(pod, REVISION)].append(pod)
-    desired = {str(part(body, "metadata").get("name")): _desired(body) for body in serving}
-    return {name: _summed(desired.get(name, 0), by_revision.get(name, [])) for name in sorted({*desired, *by_revision})}
+    # Where a Deployment is not known, as when somebody took the label by which it is found, its pods tell what it wants.
+    desired = {name: sum(not is_deleted(pod) for pod in its) for name, its in by_revision.items()}
+    desired |= {str(part(body, "metadata").get("name")): _desired(body) for body in serving}
+    return {name: _summed(desired[name], by_revision.get(name, [])) for name in sorted(desired)}
 
 
 def observed_engine(engine: DiffusionEngine) -> ObservedEngine:

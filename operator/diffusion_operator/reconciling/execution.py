@@ -69,9 +69,12 @@ class Executor:
         live = self._store.get(kind, ref.namespace, ref.name)
         if live is None or is_deleted(live):
             return False
-        await self._client.delete(ref, live["metadata"]["uid"])
-        logger.info("deleted %s %s", ref.kind, ref.name)
-        self._store.forget(kind, ref.namespace, ref.name, live["metadata"]["uid"])
+        left = await self._client.delete(ref, live["metadata"]["uid"])
+        logger.info("%s %s %s", "deleted" if left is None else "began to delete", ref.kind, ref.name)
+        if left is None:
+            self._store.forget(kind, live)
+        else:
+            self._store.put(kind, left)
         return True
 
     async def write_status(self, body: Mapping[str, Any], before: Status | None, after: Status) -> bool:

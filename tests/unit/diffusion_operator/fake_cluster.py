@@ -17,6 +17,7 @@ from diffusion_operator.observing.objects import items
 from tests.unit.diffusion_operator.scenes import RESULT
 
 WRITES = frozenset({"apply", "apply_status", "delete", "create", "replace", "merge"})
+SERVER_SET = ("uid", "creationTimestamp", "resourceVersion", "finalizers", "deletionTimestamp")
 TIME = "2026-08-01T12:00:00Z"
 
 
@@ -40,13 +41,10 @@ class FakeCluster:
 
     async def list(self, kind: Kind, namespace: str | None, selector: str = "") -> Listing:
         self.calls.append(("list", kind.name))
-        wanted = dict(pair.split("=") for pair in (selector or kind.selector).split(",") if pair)
         found = [
             copy.deepcopy(body)
             for ref, body in self.objects.items()
-            if kind_of(ref) is kind
-            and namespace in (None, ref.namespace)
-            and wanted.items() <= (body["metadata"].get("labels") or {}).items()
+            if kind_of(ref) is kind and namespace in (None, ref.namespace) and _is_selected(kind, body, selector)
         ]
         return Listing(found, str(self._version))
 
@@ -61,7 +59,7 @@ class FakeCluster:
         before = self.objects.get(ref)
         if before is not None and not force and before.get("manager") == "user":
             raise OutdatedError(f"conflict with user: {ref.kind} {ref.name}")
-        server = {name: before["metadata"][name] for name in ("uid", "creationTimestamp", "resourceVersion")} if before else {}
+        server = {name: before["metadata"][name] for name in SERVER_SET if name in before["metadata"]} if before else {}
         body = {**copy.deepcopy(manifest), **({"status": before["status"]} if before and "status" in before else {})}
         body["metadata"] |= server
         return self._stored(body, before)
@@ -75,10 +73,15 @@ class FakeCluster:
             raise OutdatedError("another uid")
         return self._stored({**before, "status": json.loads(json.dumps(manifest["status"]))}, before)
 
-    async def delete(self, ref: Ref, uid: str) -> None:
+    async def delete(self, ref: Ref, uid: str) -> Manifest | None:
         self.calls.append(("delete", ref.kind))
-        if ref in self.objects and self.objects[ref]["metadata"]["uid"] == uid:
-            self.remove(ref)
+        before = self.objects.get(ref)
+        if before is None or before["metadata"]["uid"] != uid:
+            return None
+        if before["metadata"].get("finalizers"):
+            return self._stored({**before, "metadata": {**before["metadata"], "deletionTimestamp": TIME}}, before)
+        self.remove(ref)
+        return None
 
     async def create(self, manifest: Manifest) -> Manifest:
         self.calls.append(("create", manifest["kind"]))
@@ -139,7 +142,7 @@ class FakeCluster:
         body = self.objects.pop(ref)
         self._version += 1
         uid = body["metadata"]["uid"]
-        self._tell(lambda store: store.forget(kind_of(ref), ref.namespace, ref.name, uid), kind_of(ref))
+        self._tell_gone(body)
         for child in [each for each, owned in self.objects.items() if uid in _owners(owned)]:
             self.remove(child)
 
@@ -209,8 +212,17 @@ class FakeCluster:
             metadata["generation"] = before["metadata"].get("generation", 1)
         self.objects[ref_of(body)] = body
         kind = kind_of(ref_of(body))
-        self._tell(lambda store: store.put(kind, copy.deepcopy(body)), kind)
+        if _is_selected(kind, body):
+            self._tell(lambda store: store.put(kind, copy.deepcopy(body)), kind)
+        elif before is not None and _is_selected(kind, before):
+            self._tell_gone(before)
         return copy.deepcopy(body)
+
+    def _tell_gone(self, body: Manifest) -> None:
+        """As the API server does where an object is deleted, and where it leaves a watch's selector."""
+        gone, kind = copy.deepcopy(body), kind_of(ref_of(body))
+        gone["metadata"]["resourceVersion"] = str(self._version)
+        self._tell(lambda store: store.forget(kind, gone), kind)
 
     def _tell(self, tell: Callable[[ObjectStore], object], kind: Kind) -> None:
         if kind in kinds.HELD and kind.watched and not self.deaf:
@@ -220,6 +232,11 @@ class FakeCluster:
 
 def _owners(body: Manifest) -> set[str]:
     return {owner["uid"] for owner in items(body, "metadata", "ownerReferences")}
+
+
+def _is_selected(kind: Kind, body: Manifest, selector: str = "") -> bool:
+    wanted = dict(pair.split("=") for pair in (selector or kind.selector).split(",") if pair)
+    return wanted.items() <= (body["metadata"].get("labels") or {}).items()
 
 
 def _without_versions(body: Manifest) -> Manifest:

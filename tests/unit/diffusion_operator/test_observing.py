@@ -120,6 +120,13 @@ def test_pods_without_their_deployment_still_hold_their_accelerator():
     assert (pods["klein-1"].held, pods["klein-2"].desired) == (1, 0)
 
 
+def test_pods_tell_how_many_a_deployment_wants_that_is_not_known():
+    leaving = pod(name="leaving")
+    leaving["metadata"]["deletionTimestamp"] = TIME
+    state = revision_pods([], [pod(), pod(name="other"), leaving])["klein-1"]
+    assert (state.desired, state.existing) == (2, 3)
+
+
 def test_files_are_missing_since_the_last_pod_said_so():
     missing = ended(PrepareExit.FILES_MISSING, "prepare-engine", last=True, **INIT)
     assert files_missing_at([pod(), missing]) == datetime(2026, 8, 1, 12, tzinfo=UTC)

@@ -14,6 +14,7 @@ from diffusion_api.conditions import Reason
 from diffusion_operator.cluster import kinds
 from diffusion_operator.cluster.client import Served
 from diffusion_operator.cluster.errors import RefusedError
+from diffusion_operator.manifests.labels import MANAGED_BY, MANAGER
 from tests.unit.diffusion_api.strategies import deployments
 from tests.unit.diffusion_operator.fake_cluster import FakeCluster
 from tests.unit.diffusion_operator.running import NAMESPACE, deployment, reference, running, served, settled
@@ -121,6 +122,52 @@ def test_drift_is_undone():
 
     before, after = asyncio.run(scenario())
     assert before == after
+
+
+def test_a_serving_deployment_gets_its_label_back_and_keeps_every_pod():
+    async def scenario():
+        cluster, replicas = FakeCluster(), []
+        cluster.put(deployment(autoscaling={"minReplicas": 3, "maxReplicas": 3}))
+        async with running(cluster) as operator:
+            await served(operator, cluster)
+            cluster.check = lambda manifest: replicas.append(manifest["spec"]["replicas"]) if manifest["kind"] == "Deployment" else None
+            ((ref, body),) = cluster.of_kind("Deployment")
+            labels = {name: value for name, value in body["metadata"]["labels"].items() if name != MANAGED_BY}
+            cluster.edit(ref, metadata={**body["metadata"], "labels": labels})
+            assert operator.store.get(kinds.SERVING, NAMESPACE, ref.name) is None
+            await served(operator, cluster)
+            await operator.resync()
+            await settled(operator)
+        return cluster, replicas
+
+    cluster, replicas = asyncio.run(scenario())
+    assert cluster.one("Deployment")["metadata"]["labels"][MANAGED_BY] == MANAGER
+    assert replicas == [3]
+    assert cluster.objects[KLEIN]["status"]["readyReplicas"] == 3
+
+
+def test_a_job_that_a_finalizer_holds_is_deleted_once_and_followed_when_it_is_gone():
+    async def scenario():
+        cluster = FakeCluster()
+        cluster.put(deployment())
+        async with running(cluster) as operator:
+            await settled(operator)
+            job = cluster.one("Job")
+            end = {"conditions": [{"type": "Complete", "status": "True"}], "succeeded": 1}
+            cluster.put({**job, "status": end, "metadata": {**job["metadata"], "finalizers": ["example.com/audit"]}})
+            await settled(operator)
+            await operator.resync()
+            await settled(operator)
+            held, deletions = cluster.one("Job"), cluster.calls.count(("delete", "Job"))
+            cluster.remove(reference("Job", job["metadata"]["name"], "batch/v1"))
+            await settled(operator)
+        return job, held, deletions, cluster.one("Job")
+
+    job, held, deletions, following = asyncio.run(scenario())
+    assert held["metadata"]["uid"] == job["metadata"]["uid"]
+    assert held["metadata"]["deletionTimestamp"]
+    assert deletions == 1
+    assert following["metadata"]["uid"] != job["metadata"]["uid"]
 
 
 def test_an_object_of_somebody_else_is_not_taken():

@@ -32,12 +32,37 @@ def test_an_older_version_is_passed_over():
 def test_a_deleted_object_does_not_come_back_but_its_namesake_does():
     store = ObjectStore()
     store.put(kinds.POD, pod(1))
-    assert store.forget(kinds.POD, "n", "pod", "a")
+    assert store.forget(kinds.POD, pod(3))
     assert not store.put(kinds.POD, pod(2))
     assert version_of(store) is None
-    assert store.put(kinds.POD, pod(3, uid="b"))
-    assert not store.forget(kinds.POD, "n", "pod", "a")
+    assert store.put(kinds.POD, pod(4, uid="b"))
+    assert not store.forget(kinds.POD, pod(3))
+    assert version_of(store) == 4
+
+
+def test_an_object_that_lost_its_label_comes_back_with_it():
+    store = ObjectStore()
+    store.put(kinds.POD, pod(1))
+    assert store.forget(kinds.POD, pod(2))
+    assert not store.put(kinds.POD, pod(2))
+    assert store.put(kinds.POD, pod(3))
     assert version_of(store) == 3
+
+
+def test_an_end_that_is_told_late_takes_nothing_that_came_back_since():
+    store = ObjectStore()
+    store.put(kinds.POD, pod(3))
+    assert not store.forget(kinds.POD, pod(2))
+    assert version_of(store) == 3
+    assert store.put(kinds.POD, pod(4))
+
+
+def test_what_a_listing_lacks_comes_back_only_newer_than_the_listing():
+    store = ObjectStore()
+    store.put(kinds.POD, pod(1))
+    store.replace(kinds.POD, Listing([], "5"), None)
+    assert not store.put(kinds.POD, pod(5))
+    assert store.put(kinds.POD, pod(6))
 
 
 def test_a_listing_drops_what_is_gone_and_keeps_what_came_after_it():
@@ -61,7 +86,7 @@ def test_labels_find_objects_until_they_change():
     assert [body["metadata"]["name"] for body in store.labelled(kinds.POD, "n", DEPLOYMENT, "klein")] == ["pod"]
     store.put(kinds.POD, pod(2, **{DEPLOYMENT: "dev"}))
     assert store.labelled(kinds.POD, "n", DEPLOYMENT, "klein") == []
-    store.forget(kinds.POD, "n", "pod", "a")
+    store.forget(kinds.POD, pod(3))
     assert store.labelled(kinds.POD, "n", DEPLOYMENT, "dev") == []
 
 
@@ -79,8 +104,8 @@ def test_listeners_hear_of_news_alone():
     store.subscribe(lambda kind, body, gone: heard.append((body["status"]["version"], gone)))
     for version in (1, 1, 3, 2):
         store.put(kinds.POD, pod(version))
-    store.forget(kinds.POD, "n", "pod", "a")
-    store.forget(kinds.POD, "n", "pod", "a")
+    store.forget(kinds.POD, pod(4))
+    store.forget(kinds.POD, pod(4))
     assert heard == [(1, False), (3, False), (3, True)]
 
 
