@@ -13,12 +13,15 @@ from datetime import datetime
 from typing import Any
 
 from diffusion_operator.manifests.base import Manifest, Owner, child
+from diffusion_operator.manifests.engine_store import STORE_PATH
 from diffusion_operator.manifests.labels import PREFIX, revision_labels
 
 ACTIVATED = f"{PREFIX}/activated-at"
 GOOD = f"{PREFIX}/good"
 HELD = f"{PREFIX}/held"
 ABANDONED = f"{PREFIX}/abandoned"
+ENGINE_OPTION = "--engine"
+"""Option of the init container, before the path of the engine."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,22 @@ class RevisionRecord:
     """Whether its deadline stands still: the rollout is paused, or no pod is wanted."""
     abandoned: str = ""
     """Why it was given up; empty: it was not."""
+
+    @property
+    def artifact(self) -> str:
+        """Path of the engine's files below the store, as its pods read it."""
+        return template_artifact(self.template)
+
+
+def template_artifact(template: Mapping[str, Any]) -> str:
+    """Path below the store of the engine that a serving pod template reads; empty where it names none."""
+    spec = template.get("spec")
+    containers = spec.get("initContainers") if isinstance(spec, Mapping) else None
+    commands = [each.get("command") for each in containers if isinstance(each, Mapping)] if isinstance(containers, list) else []
+    for command in commands:
+        if isinstance(command, list) and ENGINE_OPTION in command[:-1]:
+            return str(command[command.index(ENGINE_OPTION) + 1]).removeprefix(f"{STORE_PATH}/")
+    return ""
 
 
 def controller_revision(owner: Owner, record: RevisionRecord) -> Manifest:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from diffusion_operator.manifests.builder_exit import BUILDER
-from diffusion_operator.observing.objects import Body, condition, condition_holds, controller_uid, part, time_of, whole_number
+from diffusion_operator.manifests.controller_revision import template_artifact
+from diffusion_operator.manifests.labels import ENGINE
+from diffusion_operator.observing.objects import (
+    Body,
+    condition,
+    condition_holds,
+    controller_uid,
+    is_deleted,
+    label,
+    part,
+    time_of,
+    whole_number,
+)
 from diffusion_operator.observing.pods import ended, newest, trouble
 from diffusion_operator.planning.builder_output import build_progress, builder_end
-from diffusion_operator.planning.observed import JobEnd, JobPhase, ObservedJob, Trouble, TroubleKind
+from diffusion_operator.planning.observed import ArtifactUse, JobEnd, JobPhase, ObservedJob, Trouble, TroubleKind
 
 
 def job_phase(job: Body | None, pods: Sequence[Body]) -> JobPhase:
@@ -61,6 +73,23 @@ def observed_job(job: Body | None, pods: Sequence[Body], log: str = "") -> Obser
         message=said.message if said and not said.succeeded else "",
         log_tail=log if phase is JobPhase.FAILED else "",
     )
+
+
+def artifact_use(engine: str, artifact: str, others: Iterable[Body], revisions: Iterable[Body], pods: Iterable[Body]) -> ArtifactUse:
+    """Who else needs an engine's files.
+
+    Args:
+        engine: Its name.
+        artifact: Path of its files below the store.
+        others: The other engines of the same store.
+        revisions: Deployments and ControllerRevisions of the same store; either has the pod template that its pods were made from.
+        pods: The engine's own serving pods.
+    """
+    if any(part(body, "status", "result").get("artifact") == artifact and not is_deleted(body) for body in others):
+        return ArtifactUse.SHARED
+    templates = ((body, part(body, "data", "template") or part(body, "spec", "template")) for body in revisions)
+    served = any(label(body, ENGINE) == engine or template_artifact(template) == artifact for body, template in templates)
+    return ArtifactUse.SERVED if served or any(True for _ in pods) else ArtifactUse.NONE
 
 
 def _trouble(pod: Body, said: str) -> Trouble | None:

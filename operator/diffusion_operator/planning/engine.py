@@ -19,7 +19,7 @@ from diffusion_operator.manifests.engine_store import engine_store_claim
 from diffusion_operator.manifests.labels import RETRY_ANNOTATION, engine_labels
 from diffusion_operator.manifests.network_policy import builder_network_policy
 from diffusion_operator.planning.engine_identity import PROMPTS_SECONDS, prompts_missing, spec_key, with_prompts
-from diffusion_operator.planning.observed import JobEnd, JobPhase, ObservedBuild
+from diffusion_operator.planning.observed import ArtifactUse, JobEnd, JobPhase, ObservedBuild
 from diffusion_operator.planning.plan import Plan, transition_events
 from diffusion_operator.planning.troubles import explained
 from diffusion_operator.planning.verdict import Verdict, fails, holds, merged, unknown
@@ -28,6 +28,8 @@ from diffusion_operator.settings import OperatorSettings, PvcStore
 EnginePlan = Plan[DiffusionEngineStatus]
 READY, BUILT, GATE = ConditionType.READY, ConditionType.ENGINE_BUILT, ConditionType.QUALITY_GATE_PASSED
 PROGRESSING = ConditionType.PROGRESSING
+SERVED_SECONDS = 60.0
+"""An unused engine whose time is over, and from whose files pods still serve, is looked at so often until they are gone."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,13 @@ def plan_engine(engine: DiffusionEngine, observed: ObservedBuild, settings: Oper
     """
     scene = _Scene(engine, observed, settings, now)
     expiry = _expiry(scene)
-    if expiry is not None and now >= expiry:
+    is_expired = expiry is not None and now >= expiry
+    if is_expired and observed.artifact_use is not ArtifactUse.SERVED:
         return _retired(scene)
     plan = _build_plan(scene)
     if expiry is None:
         return plan
-    left = (expiry - now).total_seconds()
+    left = SERVED_SECONDS if is_expired else (expiry - now).total_seconds()
     soon = left if plan.requeue_seconds is None else min(left, plan.requeue_seconds)
     return Plan(plan.status, plan.apply, plan.delete, plan.events, soon)
 
@@ -289,10 +292,13 @@ def _expiry(scene: _Scene) -> datetime | None:
 
 
 def _retired(scene: _Scene) -> EnginePlan:
-    """Take the files out of the store, then delete the engine; where the files cannot be removed the engine goes all the same."""
-    owner, result = scene.owner, scene.status.result
-    if result is not None and scene.observed.cleanup is JobPhase.ABSENT:
+    """Take the files out of the store, then delete the engine; where the files cannot be removed the engine goes all the same.
+
+    Files that another engine has too stay for it, and the last one takes them out.
+    """
+    owner, result, is_shared = scene.owner, scene.status.result, scene.observed.artifact_use is ArtifactUse.SHARED
+    if result is not None and scene.observed.cleanup is JobPhase.ABSENT and not is_shared:
         return Plan(scene.status, apply=(cleanup_job(f"{owner.name}-cleanup", owner, result.artifact, scene.settings),))
-    if result is not None and scene.observed.cleanup not in (JobPhase.SUCCEEDED, JobPhase.FAILED):
+    if result is not None and scene.observed.cleanup not in (JobPhase.ABSENT, JobPhase.SUCCEEDED, JobPhase.FAILED):
         return Plan(scene.status)
     return Plan(scene.status, delete=(Ref(scene.engine.api_version, scene.engine.kind, owner.namespace, owner.name),))

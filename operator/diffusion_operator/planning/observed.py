@@ -153,6 +153,14 @@ class ObservedJob:
     log_tail: str = ""
 
 
+class ArtifactUse(StrEnum):
+    """Who else needs the files of an engine that nothing uses."""
+
+    NONE = "None"
+    SHARED = "Shared"  # Another engine has the same files: keys of the operator may differ where the builder's are equal.
+    SERVED = "Served"  # Pods may read them, though no engine but this one has them.
+
+
 @dataclass(frozen=True)
 class ObservedBuild:
     """Everything around a DiffusionEngine."""
@@ -163,6 +171,8 @@ class ObservedBuild:
     """The Job that removes its files."""
     users: int = 0
     """Deployments that use it: those that want it, and those of whose kept revisions one was made from it."""
+    artifact_use: ArtifactUse = ArtifactUse.NONE
+    """Who else needs its files; looked at only where it is unused."""
     store_exists: bool = False
     """Whether the claim of the engine store exists."""
     files_missing_at: datetime | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from diffusion_api.deployment import DiffusionDeployment
 from diffusion_api.engine import DiffusionEngine
 from diffusion_api.optimization import Calibration
@@ -9,17 +11,19 @@ from diffusion_api.parsing import InvalidSpecError, parse_engine
 from diffusion_operator.cluster import kinds
 from diffusion_operator.cluster.client import ClusterClient
 from diffusion_operator.cluster.errors import MissingError, RefusedError
+from diffusion_operator.cluster.kinds import Kind
 from diffusion_operator.cluster.store import ObjectStore, ref
 from diffusion_operator.manifests.base import Manifest, ref_of
 from diffusion_operator.manifests.builder_exit import BUILDER
 from diffusion_operator.manifests.labels import COMPONENT, DEPLOYMENT, ENGINE, MANAGED_BY, MANAGER, RETRY_ANNOTATION, SERVING, selector_text
-from diffusion_operator.observing.builds import job_phase, observed_job, pods_of
+from diffusion_operator.observing.builds import artifact_use, job_phase, observed_job, pods_of
 from diffusion_operator.observing.deployments import observed_engine, revision_pods, revision_records
 from diffusion_operator.observing.objects import Body, annotation, controller_uid, label, part
 from diffusion_operator.observing.pods import ended, files_missing_at, newest
 from diffusion_operator.planning.engine import job_name
 from diffusion_operator.planning.engine_identity import engine_identity
 from diffusion_operator.planning.observed import (
+    ArtifactUse,
     EngineState,
     JobPhase,
     ObservedBuild,
@@ -72,10 +76,12 @@ class Observation:
         cleanup = self._store.get(kinds.JOB, namespace, f"{name}-cleanup")
         pods = self._store.labelled(kinds.POD, namespace, ENGINE, name)
         starts = job.phase is JobPhase.ABSENT and not (engine.status and engine.status.result)
+        users = len(self._users.of(namespace, name))
         return ObservedBuild(
             job=job,
             cleanup=job_phase(cleanup, pods_of(cleanup, pods)),
-            users=len(self._users.of(namespace, name)),
+            users=users,
+            artifact_use=ArtifactUse.NONE if users else self._artifact_use(engine),
             store_exists=starts and await self._store_exists(namespace),
             files_missing_at=files_missing_at(pod for pod in pods if label(pod, COMPONENT) == SERVING),
             retry=retry,
@@ -83,6 +89,23 @@ class Observation:
             prompts=await self._prompts(namespace, engine.spec.optimization.calibration) if starts else None,
             cluster=await self._facts.cluster(with_nodes=job.trouble is not None and job.trouble.kind is TroubleKind.UNSCHEDULABLE),
         )
+
+    def _artifact_use(self, engine: DiffusionEngine) -> ArtifactUse:
+        """Namespaces share a bucket, but have a claim each."""
+        namespace, name = engine.metadata.namespace or "", engine.metadata.name
+        if engine.status is None or engine.status.result is None:
+            return ArtifactUse.NONE
+        only = namespace if isinstance(self._settings.engine_store, PvcStore) else None
+        others = (body for body in self._bodies(kinds.ENGINE, only) if body["metadata"]["uid"] != engine.metadata.uid)
+        revisions = (body for kind in (kinds.SERVING, kinds.REVISION) for body in self._bodies(kind, only))
+        pods = (pod for pod in self._store.labelled(kinds.POD, namespace, ENGINE, name) if label(pod, COMPONENT) == SERVING)
+        return artifact_use(name, engine.status.result.artifact, others, revisions, pods)
+
+    def _bodies(self, kind: Kind, namespace: str | None) -> Iterator[Manifest]:
+        for each in self._store.names(kind):
+            body = self._store.get(kind, *each) if namespace in (None, each[0]) else None
+            if body is not None:
+                yield body
 
     def _engine(self, namespace: str, name: str) -> ObservedEngine | None:
         body = self._store.get(kinds.ENGINE, namespace, name)

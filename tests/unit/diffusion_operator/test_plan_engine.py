@@ -11,7 +11,7 @@ from diffusion_api.engine_key import engine_name
 from diffusion_operator.manifests.base import Ref
 from diffusion_operator.planning.engine import job_name, plan_engine
 from diffusion_operator.planning.engine_identity import engine_identity
-from diffusion_operator.planning.observed import Cluster, JobEnd, JobPhase, ObservedBuild, ObservedJob, Trouble, TroubleKind
+from diffusion_operator.planning.observed import ArtifactUse, Cluster, JobEnd, JobPhase, ObservedBuild, ObservedJob, Trouble, TroubleKind
 from diffusion_operator.planning.plan import EventType
 from diffusion_operator.planning.troubles import unmatched
 from tests.unit.diffusion_operator.scenes import B200_LABELS, NOW, RESULT, SETTINGS, deployment, engine, settings
@@ -239,6 +239,24 @@ def test_an_unused_engine_goes_with_its_files_after_the_retention():
     for phase in (JobPhase.SUCCEEDED, JobPhase.FAILED):
         (ref,) = plan(status=unused.status, users=0, now=end, cleanup=phase).delete
         assert (ref.kind, ref.name) == ("DiffusionEngine", "engine-0123456789abcdef")
+
+
+def test_files_that_another_engine_has_too_stay_when_one_of_them_goes():
+    unused = plan(status=plan(FINISHED).status, users=0).status
+    end = NOW + timedelta(seconds=SETTINGS.engine_retention_seconds)
+    retired = plan(status=unused, users=0, now=end, artifact_use=ArtifactUse.SHARED)
+    assert retired.apply == ()
+    assert [ref.kind for ref in retired.delete] == ["DiffusionEngine"]
+    removing = plan(status=unused, users=0, now=end, artifact_use=ArtifactUse.SHARED, cleanup=JobPhase.RUNNING)
+    assert (removing.apply, removing.delete) == ((), ())
+
+
+def test_files_that_pods_serve_from_outlive_the_retention():
+    unused = plan(status=plan(FINISHED).status, users=0).status
+    end = NOW + timedelta(seconds=SETTINGS.engine_retention_seconds)
+    served = plan(status=unused, users=0, now=end, artifact_use=ArtifactUse.SERVED)
+    assert (served.apply, served.delete, served.status) == ((), (), unused)
+    assert served.requeue_seconds == 60
 
 
 def test_a_user_s_own_engine_is_never_deleted():
