@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.cluster.programs import missing_programs
-from tests.e2e.cluster.requirements import missing_requirements
+from tests.e2e.cluster.requirements import BUILD, missing_for_programs
 
 ROOT = Path(__file__).parents[1]
 USERS = ("chart", "e2e")
 """Folders of tests that need kubectl, Helm or a cluster."""
+API_SERVER = ROOT / "e2e" / "diffusion_operator"
+"""Tests that start an API server of their own, whatever cluster the others use."""
 _building = pytest.StashKey[subprocess.Popen[bytes]]()
 _waited = pytest.StashKey[bool]()
 
@@ -28,22 +31,22 @@ def needs_programs(item: pytest.Item) -> bool:
 
 def header(config: pytest.Config) -> str | None:
     """Say that the programs will be built, where worker processes run the tests, whose words nobody sees."""
-    if getattr(config.option, "numprocesses", None) and missing_programs() and not os.environ.get("E2E_KUBECONFIG"):
+    if getattr(config.option, "numprocesses", None) and _can_build():
         return "the test cluster's programs are built beside the tests, once, in a quarter of an hour and more; tests that need them wait"
     return None
 
 
 def start_building(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Start the build where a test needs it and the machine can do it; of several worker processes, in the first."""
+    """Start the build where a test needs it and there is Go; of several worker processes, in the first."""
     is_first = getattr(config, "workerinput", {}).get("workerid", "gw0") == "gw0"
-    if is_first and not config.option.collectonly and any(map(needs_programs, items)) and _can_build():
+    if is_first and not config.option.collectonly and any(map(_waits, items)) and _can_build():
         _start(config)
 
 
 def wait_for_programs(item: pytest.Item) -> None:
     """Wait for the build before the first test that needs it; outside the test's own time."""
     config = item.config
-    if not needs_programs(item) or config.stash.get(_waited, False):
+    if not _waits(item) or config.stash.get(_waited, False):
         return
     config.stash[_waited] = True
     if not _can_build():
@@ -54,18 +57,26 @@ def wait_for_programs(item: pytest.Item) -> None:
     code = config.stash[_building].wait()
     del config.stash[_building]
     if code:
-        _say(config, f"the test cluster's programs could not be built (exit code {code}); `make cluster-up` says why")
+        _say(config, f"the test cluster's programs could not be built (exit code {code}); `{BUILD}` says why")
 
 
 def _can_build() -> bool:
-    """Whether there is something to build; where the machine lacks something, tests say by themselves what they miss."""
-    return bool(missing_programs()) and not os.environ.get("E2E_KUBECONFIG") and not missing_requirements(install=True)
+    """Whether there is something to build, and Go; where the machine lacks it, tests say by themselves what they miss."""
+    return bool(missing_programs()) and not missing_for_programs()
+
+
+def _waits(item: pytest.Item) -> bool:
+    """Whether a test waits for the build: with a cluster of the user's, kubectl and Helm are the user's too, where there are some."""
+    has_own = os.environ.get("E2E_KUBECONFIG") and shutil.which("kubectl") and shutil.which("helm")
+    return needs_programs(item) and not (has_own and not item.path.is_relative_to(API_SERVER))
 
 
 def _start(config: pytest.Config) -> None:
     log = tempfile.NamedTemporaryFile("wb", prefix="cluster-programs-", suffix=".log", delete=False)  # noqa: SIM115 - the process writes on
-    command = [sys.executable, "-m", "tests.e2e.cluster", "build"]
-    config.stash[_building] = subprocess.Popen(command, cwd=ROOT.parent, stdout=log, stderr=log, start_new_session=True)
+    command = [sys.executable, "-m", "tests.e2e.cluster", "build", "--end-with-input"]
+    config.stash[_building] = subprocess.Popen(
+        command, cwd=ROOT.parent, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+    )
     _say(config, f"building the test cluster's programs beside the tests, once; log: {log.name}")
 
 

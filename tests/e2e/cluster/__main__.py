@@ -8,7 +8,7 @@ import sys
 
 from tests.e2e.cluster import layout, lifecycle
 from tests.e2e.cluster.processes import ClusterError
-from tests.e2e.cluster.programs import PROGRAMS, build_programs
+from tests.e2e.cluster.programs import PROGRAMS, build_programs, end_with_input
 from tests.e2e.cluster.simulated_nodes import start_kwok
 
 
@@ -37,7 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("status", help="say whether it runs")
     commands.add_parser("kubeconfig", help="print the path of an administrator's kubeconfig")
     commands.add_parser("path", help="print the folders of kubectl, helm, coredns and kwok, for PATH")
-    commands.add_parser("build", help="build the programs and start nothing")
+    build = commands.add_parser("build", help="build the programs and start nothing; needs Go, not root")
+    build.add_argument("--end-with-input", action="store_true", help="end when standard input is closed, for a process that may die")
     return parser
 
 
@@ -57,6 +58,8 @@ def _run(arguments: argparse.Namespace) -> None:
         case "path":
             print(":".join(str(program.folder) for program in PROGRAMS))
         case "build":
+            if arguments.end_with_input:
+                end_with_input()
             build_programs()
 
 

@@ -10,8 +10,10 @@ import fcntl
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -121,12 +123,24 @@ def build_programs() -> None:
         subprocess.CalledProcessError: Go could not build; its output says why.
     """
     with _lock(CACHE / "lock"):
+        for leftover in CACHE.glob("*.partial*"):  # Of a build that was ended; nobody else builds now.
+            shutil.rmtree(leftover, ignore_errors=True)
         missing = missing_programs()
         for program in missing:
             _build(program)
         if missing:
             # Gigabytes that only a new version would want again.
             shutil.rmtree(_go_cache(), ignore_errors=True)
+
+
+def end_with_input() -> None:
+    """End this process's group once its standard input is closed: whoever holds the other end of the pipe has died, however it did."""
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        os.killpg(0, signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _build(program: Program) -> None:

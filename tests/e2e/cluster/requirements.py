@@ -1,4 +1,4 @@
-"""What a machine must have to hold the cluster, and what of it is missing."""
+"""What a machine must have to build the cluster's programs (Go), and to be its node (root and more), and what of it is missing."""
 
 from __future__ import annotations
 
@@ -29,6 +29,16 @@ PACKAGES = {
 """The Debian package of each command."""
 
 
+BUILD = ".venv/bin/python -m tests.e2e.cluster build"
+
+
+def missing_for_programs() -> list[str]:
+    """Return a sentence for each thing that this machine lacks to build what it has not built yet; no root is needed."""
+    if sys.platform != "linux":
+        return ["the cluster's programs are built on Linux"]
+    return _missing_go()
+
+
 def missing_requirements(*, install: bool = False) -> list[str]:
     """Return a sentence for each thing that this machine lacks; empty where the cluster can start.
 
@@ -48,10 +58,13 @@ def missing_requirements(*, install: bool = False) -> list[str]:
 
 
 def advice(missing: list[str]) -> str:
-    """Say why the cluster cannot start, and how to do without it."""
+    """Say why the cluster cannot start, which tests run all the same, and how to do without it."""
     reasons = "".join(f"\n  - {reason}" for reason in missing)
     return (
-        f"tests that need a cluster are left out:{reasons}\nSet E2E_KUBECONFIG=/path/to/kubeconfig to run them against a cluster of yours."
+        f"tests that need a cluster with a node are left out:{reasons}\n"
+        "tests/chart (with Helm) and tests/e2e/diffusion_operator (with an API server) run without root; "
+        f"`{BUILD}` builds what they need, with Go.\n"
+        "E2E_KUBECONFIG=/path/to/kubeconfig runs against a cluster of yours what docs/contributing/cluster.md names."
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.e2e.cluster.kubectl import Kubectl
 from tests.e2e.cluster.programs import KUBE
+from tests.e2e.cluster.requirements import BUILD
 from tests.e2e.diffusion_operator.control_plane import OPERATOR, ControlPlane
 from tests.e2e.diffusion_operator.rights import role_and_binding
 
@@ -19,7 +20,7 @@ CRDS = Path(__file__).parents[3] / "crds"
 @pytest.fixture(scope="module")
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     if not KUBE.is_built():
-        pytest.skip("needs an API server: `make cluster-up` builds one, once")
+        pytest.skip(f"needs an API server: `{BUILD}` builds one, once; needs Go 1.24 and no root")
     plane = ControlPlane(tmp_path_factory.mktemp("control-plane"))
     try:
         plane.start()

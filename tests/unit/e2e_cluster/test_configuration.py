@@ -49,4 +49,8 @@ def test_who_is_not_root_is_told_so(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(requirements.os, "geteuid", lambda: 1000)
     missing = requirements.missing_requirements()
     assert "root" in missing[0]
-    assert "E2E_KUBECONFIG" in requirements.advice(missing)
+    advice = requirements.advice(missing)
+    assert "E2E_KUBECONFIG" in advice
+    assert (
+        f"tests/chart (with Helm) and tests/e2e/diffusion_operator (with an API server) run without root; `{requirements.BUILD}`" in advice
+    )
