@@ -90,10 +90,10 @@ class ApiClient:
         query = {"fieldManager": FIELD_MANAGER}
         return await self._json("PATCH", _path(ref), patch, query=query, content="application/merge-patch+json")
 
-    async def log_tail(self, pod: Ref, container: str, lines: int) -> str:
+    async def log_tail(self, pod: Ref, container: str, lines: int, limit_bytes: int) -> str:
         """As `ClusterClient.log_tail`."""
-        path = POD.path(pod.namespace, pod.name, "log")
-        return (await self._request("GET", path, query={"container": container, "tailLines": str(lines)})).decode(errors="replace")
+        query = {"container": container, "tailLines": str(lines), "limitBytes": str(limit_bytes)}
+        return (await self._request("GET", POD.path(pod.namespace, pod.name, "log"), query=query)).decode(errors="replace")
 
     async def node_labels(self) -> tuple[Mapping[str, str], ...] | None:
         """As `ClusterClient.node_labels`."""

@@ -74,8 +74,8 @@ class ClusterClient(Protocol):
         """Patch an object by JSON merge."""
         ...
 
-    async def log_tail(self, pod: Ref, container: str, lines: int) -> str:
-        """Return the last lines of a container's log; empty where there is none."""
+    async def log_tail(self, pod: Ref, container: str, lines: int, limit_bytes: int) -> str:
+        """Return the last lines of a container's log, of which the first `limit_bytes`; empty where there is none."""
         ...
 
     async def node_labels(self) -> tuple[Mapping[str, str], ...] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 from diffusion_api.deployment import DiffusionDeployment
@@ -10,7 +11,7 @@ from diffusion_api.optimization import Calibration
 from diffusion_api.parsing import InvalidSpecError, parse_engine
 from diffusion_operator.cluster import kinds
 from diffusion_operator.cluster.client import ClusterClient
-from diffusion_operator.cluster.errors import MissingError, RefusedError
+from diffusion_operator.cluster.errors import ClusterError, MissingError, RefusedError
 from diffusion_operator.cluster.kinds import Kind
 from diffusion_operator.cluster.store import ObjectStore, ref
 from diffusion_operator.manifests.base import Manifest, ref_of
@@ -39,6 +40,9 @@ from diffusion_operator.settings import OperatorSettings, PvcStore
 DELETABLE = (kinds.AUTOSCALER, kinds.SCALED_OBJECT, kinds.CLAIM_TEMPLATE)
 LOG_LINES = 50
 LOG_BYTES = 16_000
+LOG_LIMIT = 1 << 20
+"""Bytes of a log that are asked for. Of the last lines the kubelet gives the first bytes, so this is far more than they usually have."""
+logger = logging.getLogger(__name__)
 
 
 class Observation:
@@ -145,9 +149,15 @@ class Observation:
         if pod is None or not (silent or job.phase in (JobPhase.RUNNING, JobPhase.FAILED)):
             return ""
         try:
-            return (await self._client.log_tail(ref_of(pod), BUILDER, LOG_LINES))[-LOG_BYTES:]
+            return (await self._client.log_tail(ref_of(pod), BUILDER, LOG_LINES, LOG_LIMIT))[-LOG_BYTES:]
         except (MissingError, RefusedError):
             return ""  # The container never started, or its log is gone.
+        except ClusterError as error:
+            if silent:
+                raise  # The log alone can tell the result.
+            # The API server asks the node's kubelet, which may be dead; all else can be planned without the log.
+            logger.info("the log of pod %s cannot be read: %s", pod["metadata"]["name"], error)
+            return ""
 
     async def _store_exists(self, namespace: str) -> bool:
         store = self._settings.engine_store

@@ -9,7 +9,7 @@ from typing import Any
 
 from diffusion_operator.cluster import kinds
 from diffusion_operator.cluster.client import Listing, Served
-from diffusion_operator.cluster.errors import MissingError, OutdatedError
+from diffusion_operator.cluster.errors import ClusterError, MissingError, OutdatedError
 from diffusion_operator.cluster.kinds import Kind, kind_of
 from diffusion_operator.cluster.store import ObjectStore
 from diffusion_operator.manifests.base import Manifest, Ref, ref_of
@@ -31,6 +31,8 @@ class FakeCluster:
         self.served_now = Served(frozenset())
         self.nodes: tuple[Mapping[str, str], ...] | None = ()
         self.logs: dict[str, str] = {}
+        self.log_error: ClusterError | None = None
+        """What a kubelet that cannot be reached makes of a request for a log."""
         self.deaf = False
         self.check: Callable[[Manifest], None] = lambda manifest: None
         """Admission: may raise."""
@@ -105,8 +107,10 @@ class FakeCluster:
             raise MissingError("not found")
         return self._stored({**before, **copy.deepcopy(dict(patch))}, before)
 
-    async def log_tail(self, pod: Ref, container: str, lines: int) -> str:
+    async def log_tail(self, pod: Ref, container: str, lines: int, limit_bytes: int) -> str:
         self.calls.append(("log_tail", pod.name))
+        if self.log_error is not None:
+            raise self.log_error
         return self.logs.get(pod.name, "")
 
     async def node_labels(self) -> tuple[Mapping[str, str], ...] | None:
@@ -180,6 +184,11 @@ class FakeCluster:
             }
             status |= {"conditions": [end]} | ({} if exit_code else {"completionTime": TIME})
             self.edit(ref, status=status)
+
+    def start_jobs(self, **status: Any) -> None:
+        """Give every Job a pod that runs."""
+        for ref, job in self.of_kind("Job"):
+            self.put(_pod(job, f"{ref.name}-{self._next()}", job["spec"]["template"], {"phase": "Running", **status}))
 
     def run_deployments(self, broken: frozenset[str] = frozenset()) -> bool:
         """Give each Deployment one pod more or fewer, as it wants, and tell whether anything happened."""

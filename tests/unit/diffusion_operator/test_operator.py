@@ -13,12 +13,13 @@ from hypothesis import settings as hypothesis_settings
 from diffusion_api.conditions import Reason
 from diffusion_operator.cluster import kinds
 from diffusion_operator.cluster.client import Served
-from diffusion_operator.cluster.errors import RefusedError
+from diffusion_operator.cluster.errors import RefusedError, UnavailableError
 from diffusion_operator.manifests.labels import MANAGED_BY, MANAGER
+from diffusion_operator.reconciling.keys import Controller, Key
 from tests.unit.diffusion_api.strategies import deployments
 from tests.unit.diffusion_operator.fake_cluster import FakeCluster
 from tests.unit.diffusion_operator.running import NAMESPACE, deployment, reference, running, served, settled
-from tests.unit.diffusion_operator.scenes import NOW
+from tests.unit.diffusion_operator.scenes import NOW, RESULT
 
 KLEIN = reference("DiffusionDeployment", "klein")
 
@@ -265,6 +266,53 @@ def test_a_build_that_fails_says_why_with_its_log():
     assert engine["status"]["failure"]["logTail"].startswith("reading")
     assert said(klein) == ("False", "EngineBuildFailed")
     assert "misses vae/" in condition(klein, "Ready")["message"]
+
+
+def test_a_kubelet_that_cannot_be_reached_keeps_no_build_from_being_told():
+    async def scenario():
+        cluster = FakeCluster()
+        cluster.log_error = UnavailableError("dial tcp 10.0.0.7:10250: i/o timeout")
+        cluster.put(deployment())
+        async with running(cluster) as operator:
+            await settled(operator)
+            cluster.start_jobs()
+            await settled(operator)
+            building = cluster.one("DiffusionEngine")
+            message = {"event": "result", "succeeded": False, "exitCode": 65, "message": "the checkpoint misses vae/"}
+            cluster.run_jobs(message, exit_code=65)
+            await settled(operator)
+        return building, cluster.one("DiffusionEngine")
+
+    building, failed = asyncio.run(scenario())
+    assert said(building) == ("False", "EngineBuilding")
+    assert said(failed) == ("False", "EngineBuildFailed")
+    assert "misses vae/" in condition(failed, "Ready")["message"]
+
+
+def test_a_result_that_its_log_alone_can_tell_is_waited_for():
+    async def scenario():
+        cluster = FakeCluster()
+        cluster.log_error = UnavailableError("dial tcp 10.0.0.7:10250: i/o timeout")
+        cluster.put(deployment())
+        async with running(cluster) as operator:
+            await settled(operator)
+            cluster.run_jobs({})
+            while not operator.controllers["diffusionengine"].queue.failures(engine_key(cluster)):
+                await asyncio.sleep(0)
+            waiting = cluster.one("DiffusionEngine")
+            ((pod, _),) = cluster.of_kind("Pod")
+            cluster.logs = {pod.name: json.dumps({"event": "result", "succeeded": True, "result": RESULT.to_wire()})}
+            cluster.log_error = None
+            await settled(operator)
+        return waiting, cluster.one("DiffusionEngine")
+
+    waiting, ready = asyncio.run(scenario())
+    assert said(waiting)[1] != "EngineBuildFailed"
+    assert said(ready) == ("True", "EngineReady")
+
+
+def engine_key(cluster):
+    return Key(Controller.ENGINE, NAMESPACE, cluster.one("DiffusionEngine")["metadata"]["name"])
 
 
 def test_a_job_that_is_seen_to_end_before_its_pod_has_its_result():
