@@ -3,6 +3,7 @@
 ClusterError
 ├── UnavailableError   the server did not answer, or not now: try again, later each time
 ├── OutdatedError      the object is not what we thought it is: look again, then decide anew
+│   └── LeftoverError  it belongs to another owner, who may be on its way out: look again for a while, then tell the user
 ├── MissingError       the object or its kind is not there: look again
 └── RefusedError       the server will not have it (rights, quota, admission, another owner): tell the user, try again now and then
 """
@@ -20,6 +21,10 @@ class UnavailableError(ClusterError):
 
 class OutdatedError(ClusterError):
     """The object changed meanwhile, or is another one of the same name."""
+
+
+class LeftoverError(OutdatedError):
+    """The object belongs to another owner: usually a namesake of ours that was deleted, whose children go one after the other."""
 
 
 class MissingError(ClusterError):

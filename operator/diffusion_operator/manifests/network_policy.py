@@ -20,6 +20,10 @@ def serving_network_policy(owner: Owner, settings: OperatorSettings) -> Manifest
 
 
 def builder_network_policy(owner: Owner) -> Manifest:
-    """Build the NetworkPolicy of an engine's builder pods: they download from anywhere, and nobody reaches them."""
+    """Build the NetworkPolicy of an engine's builder pods: they download from anywhere, and nobody reaches them.
+
+    A deployment may have the engine's name, and its own policy has it too. Chart 0.1.0 named this one after the engine; an old one stays
+    until its engine goes and does no harm, for it says the same of the same pods.
+    """
     spec = {"podSelector": {"matchLabels": builder_selector(owner.name)}, "policyTypes": ["Ingress"], "ingress": []}
-    return child("networking.k8s.io/v1", "NetworkPolicy", owner.name, owner, engine_labels(owner.name), spec=spec)
+    return child("networking.k8s.io/v1", "NetworkPolicy", f"{owner.name}-builder", owner, engine_labels(owner.name), spec=spec)

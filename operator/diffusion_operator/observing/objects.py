@@ -53,10 +53,15 @@ def is_deleted(body: Body) -> bool:
     return bool(part(body, "metadata").get("deletionTimestamp"))
 
 
+def controller(body: Body) -> Body | None:
+    """Reference to the object's controlling owner; None where it has none."""
+    return next((owner for owner in items(body, "metadata", "ownerReferences") if owner.get("controller") is True), None)
+
+
 def controller_uid(body: Body) -> str | None:
     """Uid of the object's controlling owner; None where it has none."""
-    owners = items(body, "metadata", "ownerReferences")
-    return next((str(owner.get("uid")) for owner in owners if owner.get("controller") is True), None)
+    owner = controller(body)
+    return str(owner.get("uid")) if owner else None
 
 
 def label(body: Body, name: str) -> str:

@@ -13,11 +13,11 @@ from diffusion_api.base import API_VERSION
 from diffusion_api.deployment import DiffusionDeploymentStatus
 from diffusion_api.engine import DiffusionEngineStatus
 from diffusion_operator.cluster.client import ClusterClient
-from diffusion_operator.cluster.errors import OutdatedError, RefusedError
+from diffusion_operator.cluster.errors import LeftoverError, OutdatedError, RefusedError
 from diffusion_operator.cluster.kinds import HELD, kind_of
 from diffusion_operator.cluster.store import ObjectStore
 from diffusion_operator.manifests.base import Manifest, Ref, ref_of
-from diffusion_operator.observing.objects import controller_uid, is_deleted
+from diffusion_operator.observing.objects import controller, is_deleted
 from diffusion_operator.planning.plan import Event
 from diffusion_operator.reconciling.comparison import is_applied, stamped
 from diffusion_operator.reconciling.event_recorder import EventRecorder
@@ -36,7 +36,7 @@ class Executor:
         """Apply a child if it differs, and tell whether it did.
 
         Raises:
-            OutdatedError: A namesake of the owner, deleted but not yet gone, still has it.
+            LeftoverError: Another owner has it: a namesake that was deleted and is not yet gone, or one that stays.
             RefusedError: Somebody else has an object of this name, or the API server will not have it.
             ClusterError: The request failed.
         """
@@ -46,9 +46,10 @@ class Executor:
         if live is not None:
             if is_applied(wanted, live):
                 return False
-            owner, holder = controller_uid(wanted), controller_uid(live)
-            if owner and holder and owner != holder:
-                raise OutdatedError(f"{ref.kind} {ref.name} belongs to another owner still (uid {holder})")
+            owner, holder = controller(wanted), controller(live)
+            if owner and holder and owner.get("uid") != holder.get("uid"):
+                other = f"{holder.get('kind')} {holder.get('name')} (uid {holder.get('uid')})"
+                raise LeftoverError(f"{ref.kind} {ref.name} belongs to another owner, {other}; delete or rename one of the two")
         answer = await (self._client.apply(wanted, force=True) if live is not None else self._made(wanted, ref))
         logger.info("%s %s %s", "changed" if live else "made", ref.kind, ref.name)
         if kind in HELD:

@@ -12,11 +12,11 @@ from diffusion_api.deployment import DiffusionDeploymentStatus
 from diffusion_api.engine import DiffusionEngineStatus
 from diffusion_api.parsing import InvalidSpecError, parse_deployment, parse_engine
 from diffusion_operator.cluster import kinds
-from diffusion_operator.cluster.errors import MissingError, RefusedError
+from diffusion_operator.cluster.errors import LeftoverError, MissingError, RefusedError
 from diffusion_operator.cluster.kinds import Kind
 from diffusion_operator.cluster.store import ObjectStore
 from diffusion_operator.manifests.base import Manifest
-from diffusion_operator.observing.objects import is_deleted, read_status
+from diffusion_operator.observing.objects import is_deleted, read_status, time_of
 from diffusion_operator.planning.deployment import plan_deployment
 from diffusion_operator.planning.engine import plan_engine
 from diffusion_operator.planning.observed import JobPhase
@@ -30,6 +30,8 @@ from diffusion_operator.settings import OperatorSettings
 Status = TypeVar("Status", DiffusionDeploymentStatus, DiffusionEngineStatus)
 PROGRESS_SECONDS = 10.0
 """A builder's log is read so often for its progress."""
+LEFTOVER_SECONDS = 60.0
+"""Children of a deleted namesake are gone by this age of a new object; what another owner has later is told."""
 logger = logging.getLogger(__name__)
 
 
@@ -94,11 +96,13 @@ class Reconciler:
         try:
             changed = [await self.executor.apply(manifest) for manifest in plan.apply]
             changed += [await self.executor.delete(ref) for ref in plan.delete]
-        except RefusedError as error:
+        except (RefusedError, LeftoverError) as error:
+            if isinstance(error, LeftoverError) and _age_seconds(body, now) < LEFTOVER_SECONDS:
+                raise
             logger.warning("refused: %s", error)
             refused = plan_refused(plan, before.conditions if before else (), str(error), now)
             await self._report(body, before, refused, now)
-            raise
+            raise RefusedError(str(error)) from None
         await self._report(body, before, plan, now)
         return Outcome(any(changed), plan.requeue_seconds)
 
@@ -113,6 +117,11 @@ class Reconciler:
         if written:
             self.status_observer.changed(before, plan.status)
             await self.executor.tell(body, plan.events, now)
+
+
+def _age_seconds(body: Manifest, now: datetime) -> float:
+    made_at = time_of(body["metadata"].get("creationTimestamp"))
+    return (now - made_at).total_seconds() if made_at else LEFTOVER_SECONDS
 
 
 def kind_of_resource(body: Manifest) -> Kind:

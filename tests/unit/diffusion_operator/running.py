@@ -11,7 +11,7 @@ from typing import Any
 from diffusion_operator.application import Operator
 from diffusion_operator.cluster.client import ClusterClient
 from diffusion_operator.cluster.errors import UnavailableError
-from diffusion_operator.manifests.base import Ref
+from diffusion_operator.manifests.base import Manifest, Ref
 from diffusion_operator.metrics import OperatorMetrics
 from diffusion_operator.reconciling.work_queue import BackOff
 from diffusion_operator.settings import OperatorSettings
@@ -67,6 +67,15 @@ def deployment(name: str = "klein", namespace: str = NAMESPACE, **spec: Any) -> 
 
 def reference(kind: str, name: str, api_version: str = "diffusionoperator.io/v1alpha1") -> Ref:
     return Ref(api_version, kind, NAMESPACE, name)
+
+
+def condition(body: Manifest, type: str) -> dict[str, Any]:
+    return next(each for each in body["status"]["conditions"] if each["type"] == type)
+
+
+def said(body: Manifest, type: str = "Ready") -> tuple[str, str]:
+    found = condition(body, type)
+    return found["status"], found["reason"]
 
 
 @asynccontextmanager

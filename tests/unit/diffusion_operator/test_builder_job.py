@@ -115,7 +115,9 @@ def test_an_engine_belongs_to_nobody_and_says_who_manages_it():
 
 
 def test_nobody_reaches_a_builder():
-    assert builder_network_policy(OWNER)["spec"]["ingress"] == []
+    policy = builder_network_policy(OWNER)
+    assert policy["spec"]["ingress"] == []
+    assert policy["metadata"]["name"] == f"{OWNER.name}-builder"
 
 
 def test_the_cleaner_removes_one_artifact():
