@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,11 +39,27 @@ class Kubectl:
 
     def run(self, *arguments: str | Path, input: str | None = None) -> subprocess.CompletedProcess[str]:
         """Return how kubectl ended, for a test that expects it to fail."""
-        environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
-        if self.kubeconfig == layout.KUBECONFIG:
-            # What kubectl remembers of a server must not outlive it: the next cluster has the same address.
-            environment["KUBECACHEDIR"] = str(layout.RUN / "kubectl-cache")
-        return subprocess.run([_binary(), *arguments], input=input, env=environment, capture_output=True, text=True, check=False)
+        command = [_binary(), *arguments]
+        return subprocess.run(command, input=input, env=self._environment(), capture_output=True, text=True, check=False)
+
+    @contextmanager
+    def forwarded(self, target: str, port: int, namespace: str) -> Iterator[str]:
+        """Forward a port of `service/NAME` or `pod/NAME` to this machine, and give its address; it leads to one pod, and ends with it.
+
+        Raises:
+            ClusterError: kubectl cannot; the message is its own.
+        """
+        command = [_binary(), "port-forward", target, f":{port}", "--address=127.0.0.1", "--namespace", namespace]
+        with subprocess.Popen(command, env=self._environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout is not None
+                assert process.stderr is not None
+                told = re.search(r"Forwarding from (\S+) ->", process.stdout.readline())
+                if told is None:
+                    raise ClusterError(f"kubectl port-forward {target}: {process.stderr.read().strip()}")
+                yield told[1]
+            finally:
+                process.terminate()
 
     def json(self, *arguments: str | Path) -> Any:
         """Return what kubectl prints with `--output json`."""
@@ -57,6 +75,13 @@ class Kubectl:
         """Wait for a condition (`condition=Ready`, `jsonpath={.status.phase}=Bound`) of objects that exist."""
         scope = ("--namespace", namespace) if namespace else ()
         self("wait", f"--for={condition}", f"--timeout={seconds}s", *scope, *objects)
+
+    def _environment(self) -> dict[str, str]:
+        environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
+        if self.kubeconfig == layout.KUBECONFIG:
+            # What kubectl remembers of a server must not outlive it: the next cluster has the same address.
+            environment["KUBECACHEDIR"] = str(layout.RUN / "kubectl-cache")
+        return environment
 
 
 def _binary() -> str:

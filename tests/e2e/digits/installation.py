@@ -12,20 +12,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from images.build import CACHE, DEBIAN, ImageOptions, build_images
+from images.build import CACHE, build_images
 from tests.e2e.cluster import layout
 from tests.e2e.cluster.images import image_names, import_image
 from tests.e2e.cluster.kubectl import Kubectl
 from tests.e2e.cluster.processes import ClusterError
 from tests.e2e.cluster.programs import HELM
+from tests.e2e.digits.load import RESTRICTED
+from tests.e2e.digits.place import place
 
 REPOSITORY = Path(__file__).parents[3]
 CHART = REPOSITORY / "charts" / "diffusion-operator"
 EXAMPLE = REPOSITORY / "examples" / "digits.yaml"
 SYSTEM = "diffusion-operator-system"
 RELEASE = "diffusion-operator"
+CRDS = ("diffusiondeployments.diffusionoperator.io", "diffusionengines.diffusionoperator.io")
 MODELS = "models"
-OPTIONS = ImageOptions(base=DEBIAN, mounted=True)
+PLACE = place(os.environ)
+OPTIONS = PLACE.images
 NEEDED = ("operator", "builder", "triton-cpu")
 SMALL = {"cpu": "250m", "memory": "6Gi"}
 # One node of two cores: a builder and two Triton pods must fit beside each other.
@@ -36,7 +40,7 @@ VALUES: Mapping[str, Any] = {
     "settings": {
         "images": {"builder": OPTIONS.name("builder"), "tritonCpu": OPTIONS.name("triton-cpu")},
         "versions": {"openvino": "test"},
-        "engineStore": {"kind": "PersistentVolumeClaim", "size": "1Gi"},
+        "engineStore": PLACE.store("1Gi"),
         "build": {"resources": SMALL},
         "serving": {"resources": {"cpu": "100m", "memory": "2Gi"}, "shmSize": "256Mi", "preStopSeconds": 5, "exitTimeoutSeconds": 30},
     },
@@ -89,14 +93,14 @@ def install(kubectl: Kubectl, values: Mapping[str, Any] = VALUES, chart: Path = 
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(values, file)
         file.flush()
-        flags = ["--namespace", SYSTEM, "--create-namespace", "--values", file.name, "--wait", "--timeout", "180s"]
+        flags = ["--namespace", SYSTEM, "--create-namespace", "--values", file.name, "--wait", "--timeout", f"{PLACE.wait_seconds}s"]
         helm(kubectl, "upgrade", "--install", RELEASE, chart, *flags)
 
 
 def uninstall(kubectl: Kubectl) -> None:
     """Remove the release, its namespace and its definitions, and with them whatever was made from them."""
     helm(kubectl, "uninstall", RELEASE, "--namespace", SYSTEM, "--ignore-not-found", "--wait", "--timeout", "180s")
-    kubectl("delete", "crd", "--ignore-not-found", "diffusiondeployments.diffusionoperator.io", "diffusionengines.diffusionoperator.io")
+    kubectl("delete", "crd", "--ignore-not-found", *CRDS)
     kubectl("delete", "namespace", SYSTEM, "--ignore-not-found", "--wait=true", "--timeout=120s")
 
 
@@ -112,14 +116,14 @@ def provide_checkpoint(kubectl: Kubectl, namespace: str) -> None:
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
         "metadata": {"name": MODELS},
-        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "100Mi"}}},
+        "spec": PLACE.claim("100Mi"),
     }
     copier = {
         "name": "copy",
         "image": OPTIONS.name("builder"),
         "command": ["sh", "-c", 'cp -r "$DIFFUSION_FILES_DIR"/digits/digits-klein /models/'],
         "volumeMounts": [{"name": "models", "mountPath": "/models"}],
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "securityContext": RESTRICTED,
     }
     spec = {
         "restartPolicy": "Never",
@@ -130,5 +134,5 @@ def provide_checkpoint(kubectl: Kubectl, namespace: str) -> None:
     }
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "copy-checkpoint"}, "spec": spec}
     kubectl.apply(claim, pod, namespace=namespace)
-    kubectl.wait("jsonpath={.status.phase}=Succeeded", "pod/copy-checkpoint", namespace=namespace)
+    kubectl.wait("jsonpath={.status.phase}=Succeeded", "pod/copy-checkpoint", namespace=namespace, seconds=PLACE.wait_seconds)
     kubectl("delete", "pod", "copy-checkpoint", "--namespace", namespace)

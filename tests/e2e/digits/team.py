@@ -4,32 +4,22 @@ from __future__ import annotations
 
 import copy
 import json
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from diffusion_operator.manifests.labels import DEPLOYMENT
-from engine_runtime.client import ServerError, generate
+from engine_runtime.client import generate
 from tests.e2e.cluster.kubectl import Kubectl
 from tests.e2e.cluster.processes import ClusterError, wait_until
-from tests.e2e.digits.installation import EXAMPLE, MODELS, SYSTEM
+from tests.e2e.digits.installation import EXAMPLE, MODELS, PLACE, SYSTEM
+from tests.e2e.digits.load import Load, load_from_a_pod, load_from_here
 
 PROMPTS = ("a red digit seven", "a blue digit three", "a green digit one")
-BUILD_SECONDS = 420
-"""A build on a machine that may do other work besides."""
-
-
-@dataclass
-class Load:
-    """Pictures that are asked for without a pause, each over a connection of its own, as clients behind a Service do."""
-
-    drawn: int = 0
-    failures: list[str] = field(default_factory=list)
+BUILD_SECONDS = PLACE.build_seconds
 
 
 @dataclass(frozen=True)
@@ -110,38 +100,27 @@ class Team:
             raise AssertionError("\n".join([str(error), *self._told()])) from None
 
     def address(self, name: str = "digits") -> str:
-        """Host and gRPC port of the Service."""
-        service = self.get("service", name)["spec"]
-        port = next(port["port"] for port in service["ports"] if port["name"] == "grpc")
-        return f"{service['clusterIP']}:{port}"
+        """Host and gRPC port of the Service, which this machine reaches where the cluster is its own."""
+        return f"{self.get('service', name)['spec']['clusterIP']}:{self._port(name, 'grpc')}"
+
+    def forwarded(self, name: str = "digits") -> AbstractContextManager[str]:
+        """The Service's gRPC port, forwarded to this machine by `kubectl port-forward`, as a user would."""
+        return self.kubectl.forwarded(f"service/{name}", self._port(name, "grpc"), self.namespace)
 
     def draw(self, prompt: str, seed: int = 0) -> bytes:
-        return list(generate(self.address(), prompt, seed=seed, timeout_seconds=60))[-1].data
+        """A picture, through the Service."""
+        with nullcontext(self.address()) if PLACE.is_own else self.forwarded() as url:
+            return list(generate(url, prompt, seed=seed, timeout_seconds=60))[-1].data
 
-    @contextmanager
-    def load(self, clients: int = 2) -> Iterator[Load]:
+    def load(self, clients: int = 2) -> AbstractContextManager[Load]:
         """Ask for pictures the whole time, by so many clients at once."""
-        load, stop, url = Load(), threading.Event(), self.address()
+        if PLACE.is_own:
+            return load_from_here(self.address(), PROMPTS, clients)
+        url = f"http://digits.{self.namespace}:{self._port('digits', 'http')}"
+        return load_from_a_pod(self.kubectl, self.namespace, PLACE.images.name("builder"), url, PROMPTS, clients)
 
-        def ask(client: int) -> None:
-            asked = 0
-            while not stop.is_set():
-                try:
-                    list(generate(url, PROMPTS[asked % len(PROMPTS)], seed=client, timeout_seconds=60))
-                    load.drawn += 1
-                except ServerError as error:
-                    load.failures.append(f"{time.strftime('%X')} {error}")
-                asked += 1
-
-        threads = [threading.Thread(target=ask, args=(client,)) for client in range(clients)]
-        for each in threads:
-            each.start()
-        try:
-            yield load
-        finally:
-            stop.set()
-            for each in threads:
-                each.join()
+    def _port(self, service: str, name: str) -> int:
+        return next(int(port["port"]) for port in self.get("service", service)["spec"]["ports"] if port["name"] == name)
 
     def _told(self) -> list[str]:
         scope = ("--namespace", self.namespace)

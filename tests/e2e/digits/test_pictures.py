@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engine_runtime.client import generate
 from examples.digits.judge import wrong_pictures
 from tests.e2e.digits.installation import provide_namespace
 from tests.e2e.digits.team import PROMPTS, Team
@@ -37,6 +38,12 @@ def test_the_service_draws_what_the_prompts_say(example):
 
 def test_the_same_request_gives_the_same_bytes(example):
     assert example.draw(PROMPTS[0], seed=7) == example.draw(PROMPTS[0], seed=7)
+
+
+def test_a_forwarded_port_draws_the_same_picture(example):
+    with example.forwarded() as address:
+        *_, answer = generate(address, PROMPTS[0], seed=7, timeout_seconds=60)
+    assert answer.data == example.draw(PROMPTS[0], seed=7)
 
 
 def test_status_tells_engine_recipe_and_quality(example):

@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e.cluster import layout
 from tests.e2e.cluster.processes import wait_until
-from tests.e2e.digits.installation import RELEASE, SYSTEM, helm
+from tests.e2e.digits.installation import CRDS, RELEASE, SYSTEM, helm
 from tests.e2e.digits.team import digits
 
 pytestmark = pytest.mark.timeout(1200)
@@ -40,10 +40,9 @@ def test_a_deleted_deployment_takes_all_that_was_made_for_it(served):
 def test_uninstalling_leaves_only_what_helm_was_told_to_keep(team):
     kubectl = team.kubectl
     helm(kubectl, "uninstall", RELEASE, "--namespace", SYSTEM, "--wait", "--timeout", "180s")
-    kept = {"diffusiondeployments.diffusionoperator.io", "diffusionengines.diffusionoperator.io"}
     assert {name for name in kubectl("get", "crd", "--output=name").split("\n") if "diffusion" in name} == {
-        f"customresourcedefinition.apiextensions.k8s.io/{name}" for name in kept
+        f"customresourcedefinition.apiextensions.k8s.io/{name}" for name in CRDS
     }
-    kubectl("delete", "crd", *kept)
+    kubectl("delete", "crd", *CRDS)
     kubectl("delete", "namespace", SYSTEM, team.namespace, "--timeout=240s")
     assert named(kubectl, "--namespaced=false") | named(kubectl, "--namespaced=true") == set()
