@@ -124,6 +124,8 @@ class DiffusionEngineStatus(StatusModel):
     """When the build began."""
     finished_at: datetime | None = None
     """When it ended."""
+    losses: int = Field(default=0, ge=0)
+    """Times in a row that its files were found gone within a day of their build; after three it is not built again by itself."""
     progress: BuildProgress | None = None
     """How far the build is; unset when none runs."""
     failure: BuildFailure | None = None

@@ -46,6 +46,13 @@ class RevisionRecord:
     """Whether its deadline stands still: the rollout is paused, or no pod is wanted."""
     abandoned: str = ""
     """Why it was given up; empty: it was not."""
+    base: str = ""
+    """Name that the spec alone would give it; empty: its own. Others have the first revision's spec with another pod template."""
+
+    @property
+    def base_name(self) -> str:
+        """Name by which a spec finds its revisions."""
+        return self.base or self.name
 
     @property
     def artifact(self) -> str:
@@ -75,6 +82,7 @@ def controller_revision(owner: Owner, record: RevisionRecord) -> Manifest:
         "engineKey": record.engine_key,
         "template": copy.deepcopy(record.template),
         "spec": copy.deepcopy(dict(record.spec)),
+        **({"base": record.base} if record.base else {}),
     }
     labels = revision_labels(owner.name, record.name, record.engine)
     manifest = child("apps/v1", "ControllerRevision", record.name, owner, labels, revision=record.number, data=data)
@@ -101,4 +109,5 @@ def revision_record(manifest: Mapping[str, Any]) -> RevisionRecord:
         good=GOOD in annotations,
         held=HELD in annotations,
         abandoned=annotations.get(ABANDONED, ""),
+        base=data.get("base", ""),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from diffusion_api.conditions import ConditionStatus, ConditionType, Reason
 from diffusion_api.engine import DiffusionEngine
@@ -11,8 +11,8 @@ from diffusion_operator.manifests.controller_revision import RevisionRecord, rev
 from diffusion_operator.manifests.engine import MADE_FOR
 from diffusion_operator.manifests.labels import REVISION
 from diffusion_operator.observing.objects import Body, annotation, is_deleted, label, part
-from diffusion_operator.observing.pods import holds_accelerator, is_serving, ready_since, trouble
-from diffusion_operator.planning.observed import EngineState, ObservedEngine, RevisionPods
+from diffusion_operator.observing.pods import NO_TROUBLES, holds_accelerator, is_serving, ready_since, trouble
+from diffusion_operator.planning.observed import EngineState, ObservedEngine, RevisionPods, Trouble
 
 PENDING_REASONS = frozenset({Reason.ENGINE_PENDING, Reason.NO_MATCHING_NODE, Reason.IMAGE_UNAVAILABLE, Reason.VOLUME_UNAVAILABLE})
 
@@ -28,12 +28,13 @@ def revision_records(bodies: Iterable[Body]) -> tuple[RevisionRecord, ...]:
     return tuple(records)
 
 
-def revision_pods(serving: Iterable[Body], pods: Iterable[Body]) -> dict[str, RevisionPods]:
+def revision_pods(serving: Iterable[Body], pods: Iterable[Body], unmounted: Mapping[str, Trouble] = NO_TROUBLES) -> dict[str, RevisionPods]:
     """Sum up each revision that has a Deployment or pods.
 
     Args:
         serving: Kubernetes Deployments of one DiffusionDeployment; they are named after their revision.
         pods: Its pods.
+        unmounted: By name of a pod, why it cannot mount its volumes.
     """
     by_revision: dict[str, list[Body]] = defaultdict(list)
     for pod in pods:
@@ -42,7 +43,7 @@ def revision_pods(serving: Iterable[Body], pods: Iterable[Body]) -> dict[str, Re
     # Where a Deployment is not known, as when somebody took the label by which it is found, its pods tell what it wants.
     desired = {name: sum(not is_deleted(pod) for pod in its) for name, its in by_revision.items()}
     desired |= {str(part(body, "metadata").get("name")): _desired(body) for body in serving}
-    return {name: _summed(desired[name], by_revision.get(name, [])) for name in sorted(desired)}
+    return {name: _summed(desired[name], by_revision.get(name, []), unmounted) for name in sorted(desired)}
 
 
 def observed_engine(engine: DiffusionEngine) -> ObservedEngine:
@@ -70,8 +71,9 @@ def _state(engine: DiffusionEngine) -> EngineState:
     if ready.status is ConditionStatus.TRUE and status.result is not None:
         return EngineState.READY
     if progressing.status is not ConditionStatus.TRUE:
-        # Files that are gone are built again, which begins with the next look.
-        return EngineState.PENDING if ready.reason is Reason.ENGINE_FILES_MISSING else EngineState.FAILED
+        # Files that are gone are built again, which begins with the next look, unless they were gone too often.
+        is_rebuilt = ready.reason is Reason.ENGINE_FILES_MISSING and status.failure is None
+        return EngineState.PENDING if is_rebuilt else EngineState.FAILED
     if ready.reason is Reason.ENGINE_QUEUED:
         return EngineState.QUEUED
     return EngineState.PENDING if ready.reason in PENDING_REASONS else EngineState.BUILDING
@@ -82,8 +84,9 @@ def _desired(body: Body) -> int:
     return 0 if is_deleted(body) or not isinstance(replicas, int) else replicas
 
 
-def _summed(desired: int, pods: list[Body]) -> RevisionPods:
-    troubles = [each for each in (trouble(pod) for pod in pods if not is_deleted(pod)) if each]
+def _summed(desired: int, pods: list[Body], unmounted: Mapping[str, Trouble]) -> RevisionPods:
+    alive = [pod for pod in pods if not is_deleted(pod)]
+    troubles = [each for each in (trouble(pod) or unmounted.get(str(part(pod, "metadata").get("name"))) for pod in alive) if each]
     ready = [pod for pod in pods if is_serving(pod)]
     return RevisionPods(
         desired=desired,

@@ -28,6 +28,9 @@ from diffusion_operator.settings import OperatorSettings, PvcStore
 EnginePlan = Plan[DiffusionEngineStatus]
 READY, BUILT, GATE = ConditionType.READY, ConditionType.ENGINE_BUILT, ConditionType.QUALITY_GATE_PASSED
 PROGRESSING = ConditionType.PROGRESSING
+MOST_LOSSES = 3
+LOSS_HOURS = 24
+"""Files that are gone so soon after they were built will be gone again after another build."""
 SERVED_SECONDS = 60.0
 """An unused engine whose time is over, and from whose files pods still serve, is looked at so often until they are gone."""
 
@@ -57,6 +60,22 @@ class _Scene:
     def files_are_gone(self) -> bool:
         missing, finished = self.observed.files_missing_at, self.observed.job.finished_at or self.status.finished_at
         return missing is not None and finished is not None and missing > finished
+
+    @property
+    def losses(self) -> int:
+        """How often in a row files were lost soon after their build, with this time where they are gone now."""
+        status, missing = self.status, self.observed.files_missing_at
+        if status.job_name not in (None, self.job_name):
+            return 0  # Somebody asked for another attempt, who may have mended the store.
+        if status.result is None or status.finished_at is None or missing is None or not self.files_are_gone:
+            return status.losses
+        return status.losses + 1 if missing - status.finished_at < timedelta(hours=LOSS_HOURS) else 1
+
+    @property
+    def is_lost_for_good(self) -> bool:
+        """Whether its files are, or were found to be, lost once too often."""
+        was_built = self.status.result is not None and self.files_are_gone
+        return self.losses >= MOST_LOSSES and (was_built or self.status.failure is not None)
 
 
 def job_name(engine: str, retry: str) -> str:
@@ -95,6 +114,8 @@ def _build_plan(scene: _Scene) -> EnginePlan:
     match job.phase:
         case JobPhase.ABSENT if status.result is not None and not scene.files_are_gone:
             return _ready(scene, status.result)
+        case JobPhase.ABSENT | JobPhase.SUCCEEDED if scene.is_lost_for_good:
+            return _given_up(scene)
         case JobPhase.ABSENT if status.failure is not None and status.job_name == scene.job_name:
             return _plan(scene, *_kept_verdicts(status), phase="Failed", failure=status.failure)
         case JobPhase.ABSENT:
@@ -106,10 +127,8 @@ def _build_plan(scene: _Scene) -> EnginePlan:
             return _running(scene)
         case JobPhase.SUCCEEDED if scene.files_are_gone:
             return _lost(scene)
-        case JobPhase.SUCCEEDED if job.result is not None:
-            return _ready(scene, job.result)
-        case JobPhase.SUCCEEDED if status.result is not None:
-            return _ready(scene, status.result)
+        case JobPhase.SUCCEEDED if (result := job.result or status.result) is not None:
+            return _ready(scene, result)
         case JobPhase.SUCCEEDED if job.is_untold:
             return _untold(scene)
         case JobPhase.SUCCEEDED:
@@ -183,6 +202,17 @@ def _lost(scene: _Scene) -> EnginePlan:
     """The files of a finished build are gone: its Job makes room for the next, which has the same name."""
     message = "its files in the engine store are gone or damaged; it is built again"
     return _plan(scene, *_failed(Reason.ENGINE_FILES_MISSING, message), phase="Rebuilding", delete=(_job_ref(scene),))
+
+
+def _given_up(scene: _Scene) -> EnginePlan:
+    """Building again does not help where files go missing as soon as they are there."""
+    if scene.status.failure is not None:
+        return _plan(scene, *_kept_verdicts(scene.status), phase="Failed", failure=scene.status.failure)
+    message = (
+        f"its files were gone or damaged {scene.losses} times in a row soon after they were built; check that builder and Triton pods "
+        f"mount the same engine store and that nothing else writes to it, then {_again(scene)}"
+    )
+    return _plan(scene, *_failed(Reason.ENGINE_FILES_MISSING, message), phase="Failed", failure=BuildFailure(message=message[:4096]))
 
 
 def _untold(scene: _Scene) -> EnginePlan:
@@ -273,6 +303,7 @@ def _plan(
             "attempts": status.attempts if is_gone else job.attempts,
             "started_at": status.started_at if is_gone else job.started_at,
             "finished_at": status.finished_at if is_gone else job.finished_at,
+            "losses": scene.losses,
             "progress": progress,
             "failure": failure,
             "result": result,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from diffusion_api.deployment import DiffusionDeploymentSpec
+from diffusion_operator.manifests.base import Manifest
 from diffusion_operator.manifests.controller_revision import RevisionRecord
 from diffusion_operator.manifests.serving_pod import triton_image
 from diffusion_operator.planning.observed import RevisionPods
@@ -27,8 +28,7 @@ def revision_name(deployment: str, engine_key: str, spec: DiffusionDeploymentSpe
         "accelerator": spec.accelerator.to_wire(),
         "image": settings.images.resolved(triton_image(spec.accelerator, settings)),
     }
-    canonical = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
-    return f"{deployment}-{hashlib.sha256(canonical.encode()).hexdigest()[:HASH_LENGTH]}"
+    return f"{deployment}-{_digest(inputs)}"
 
 
 def latest(records: Sequence[RevisionRecord]) -> RevisionRecord | None:
@@ -39,21 +39,52 @@ def latest(records: Sequence[RevisionRecord]) -> RevisionRecord | None:
 def activated(records: Sequence[RevisionRecord], candidate: RevisionRecord) -> RevisionRecord:
     """Return the record of the revision that the spec asks for.
 
-    A revision that is there keeps its template. One that is asked for again, after others, begins anew: it may serve where it was
-    abandoned, and must become good again.
+    A revision that is there keeps its template while it serves, so that an upgraded operator restarts no pod. It is not enough where
+    the engine's files lie elsewhere now: then another of the same spec comes after it. One that is asked for again, after others,
+    begins anew: it may serve where it was abandoned, and must become good again.
 
     Args:
         records: What there is.
-        candidate: The record as it would be if new; its number is not looked at.
+        candidate: The record as it would be if new, named after the spec alone; its number is not looked at.
     """
     newest = latest(records)
-    if newest is not None and newest.name == candidate.name:
+    alike = [record for record in records if record.base_name == candidate.name]
+    is_asked = newest is not None and newest.base_name == candidate.name
+    if newest is not None and is_asked and _is_enough(newest, candidate):
         return newest
+    # What changed under an unchanged spec is the template, so that an earlier one will not do.
+    fitting = [record for record in alike if (_is_made_as(record, candidate) if is_asked else _is_enough(record, candidate))]
     number = newest.number + 1 if newest else 1
-    for record in records:
-        if record.name == candidate.name:
-            return replace(record, number=number, activated_at=candidate.activated_at, good=False, held=False, abandoned="")
-    return replace(candidate, number=number)
+    known = latest(fitting)
+    if known is not None:
+        return replace(known, number=number, activated_at=candidate.activated_at, good=False, held=False, abandoned="")
+    return replace(_variant(candidate) if alike else candidate, number=number)
+
+
+def _is_enough(record: RevisionRecord, candidate: RevisionRecord) -> bool:
+    return record.artifact == candidate.artifact
+
+
+def _is_made_as(record: RevisionRecord, candidate: RevisionRecord) -> bool:
+    return _digest(record.template) == _digest(_renamed(candidate.template, candidate.name, record.name))
+
+
+def _variant(candidate: RevisionRecord) -> RevisionRecord:
+    """The same revision under a name of its own, after its template: that of the spec is taken."""
+    deployment = candidate.name[: -HASH_LENGTH - 1]
+    name = f"{deployment}-{_digest({'base': candidate.name, 'template': candidate.template})}"
+    return replace(candidate, name=name, base=candidate.name, template=_renamed(candidate.template, candidate.name, name))
+
+
+def _renamed(template: Manifest, before: str, after: str) -> Manifest:
+    """The template with the revision's name changed in labels, selectors and claims. As it reads when it comes back from the cluster."""
+    renamed: Manifest = json.loads(json.dumps(template).replace(json.dumps(before), json.dumps(after)))
+    return renamed
+
+
+def _digest(inputs: Mapping[str, object]) -> str:
+    canonical = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:HASH_LENGTH]
 
 
 def fallback(records: Sequence[RevisionRecord], target: RevisionRecord) -> RevisionRecord | None:

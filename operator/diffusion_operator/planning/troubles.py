@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from diffusion_api.conditions import Reason
 from diffusion_api.deployment import DiffusionDeploymentSpec
 from diffusion_operator.manifests.accelerator import node_selector
-from diffusion_operator.planning.observed import ObservedDeployment, Trouble, TroubleKind
+from diffusion_operator.planning.observed import EngineState, ObservedDeployment, Trouble, TroubleKind
 from diffusion_operator.settings import OperatorSettings
 
 LISTED = 5
@@ -34,7 +34,7 @@ def explained(
         case TroubleKind.UNSCHEDULABLE:
             return pending, f"no node has room: {said}; free a GPU, or wait"
         case TroubleKind.VOLUME:
-            return Reason.VOLUME_UNAVAILABLE, f"a volume is missing: {said}; check the engine store's claim and its storage class"
+            return Reason.VOLUME_UNAVAILABLE, f"a volume is missing: {said}; check that claim and its storage class, Secret or ConfigMap"
         case TroubleKind.IMAGE:
             return Reason.IMAGE_UNAVAILABLE, f"an image cannot be pulled: {said}; check images in the operator's settings"
         case TroubleKind.OUT_OF_MEMORY:
@@ -51,6 +51,10 @@ def pods_trouble(
     trouble: Trouble, spec: DiffusionDeploymentSpec, observed: ObservedDeployment, settings: OperatorSettings
 ) -> tuple[Reason, str]:
     """`explained`, for a deployment's Triton pods."""
+    engine = observed.engine
+    if trouble.kind is TroubleKind.FILES_MISSING and engine is not None and engine.state is EngineState.FAILED:
+        lack = f"the engine's files are gone or damaged: {trouble.message}"
+        return Reason.ENGINE_FILES_MISSING, f"{lack}; engine {engine.name}: {engine.message}"
     selector = node_selector(spec.accelerator, settings)
     return explained(trouble, selector, observed.cluster.node_labels, pending=Reason.PODS_NOT_READY, failing=Reason.PODS_NOT_READY)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 
 from diffusion_api.deployment import DiffusionDeployment
 from diffusion_api.engine import DiffusionEngine
@@ -16,7 +17,18 @@ from diffusion_operator.cluster.kinds import Kind
 from diffusion_operator.cluster.store import ObjectStore, ref
 from diffusion_operator.manifests.base import Manifest, ref_of
 from diffusion_operator.manifests.builder_exit import BUILDER
-from diffusion_operator.manifests.labels import COMPONENT, DEPLOYMENT, ENGINE, MANAGED_BY, MANAGER, RETRY_ANNOTATION, SERVING, selector_text
+from diffusion_operator.manifests.controller_revision import template_artifact
+from diffusion_operator.manifests.labels import (
+    COMPONENT,
+    DEPLOYMENT,
+    ENGINE,
+    MANAGED_BY,
+    MANAGER,
+    RETRY_ANNOTATION,
+    REVISION,
+    SERVING,
+    selector_text,
+)
 from diffusion_operator.observing.builds import artifact_use, job_phase, observed_job, pods_of
 from diffusion_operator.observing.deployments import observed_engine, revision_pods, revision_records
 from diffusion_operator.observing.objects import Body, annotation, controller_uid, label, part
@@ -31,10 +43,12 @@ from diffusion_operator.planning.observed import (
     ObservedDeployment,
     ObservedEngine,
     ObservedJob,
+    Trouble,
     TroubleKind,
 )
 from diffusion_operator.reconciling.engine_users import EngineUsers
 from diffusion_operator.reconciling.facts import ClusterFacts
+from diffusion_operator.reconciling.mounts import mounts_of
 from diffusion_operator.settings import OperatorSettings, PvcStore
 
 DELETABLE = (kinds.AUTOSCALER, kinds.SCALED_OBJECT, kinds.CLAIM_TEMPLATE)
@@ -53,7 +67,7 @@ class Observation:
     ) -> None:
         self._client, self._store, self._facts, self._users, self._settings = client, store, facts, users, settings
 
-    async def deployment(self, resource: DiffusionDeployment) -> ObservedDeployment:
+    async def deployment(self, resource: DiffusionDeployment, now: datetime) -> ObservedDeployment:
         """Gather what is around a DiffusionDeployment. Children of a namesake that was deleted are not its own; their pods still count."""
         namespace, name, uid = resource.metadata.namespace or "", resource.metadata.name, resource.metadata.uid
         prompts = await self._prompts(namespace, resource.spec.optimization.calibration)
@@ -61,7 +75,9 @@ class Observation:
         self._users.want(namespace, name, identity.name)
         found = {kind: self._store.labelled(kind, namespace, DEPLOYMENT, name) for kind in (kinds.REVISION, kinds.SERVING, *DELETABLE)}
         own = {kind: [body for body in bodies if controller_uid(body) == uid] for kind, bodies in found.items()}
-        pods = revision_pods(own[kinds.SERVING], self._store.labelled(kinds.POD, namespace, DEPLOYMENT, name))
+        bodies = self._store.labelled(kinds.POD, namespace, DEPLOYMENT, name)
+        mounts = await mounts_of(self._client, bodies, now)
+        pods = revision_pods(own[kinds.SERVING], bodies, mounts.troubles)
         troubles = [each.trouble.kind for each in pods.values() if each.trouble]
         return ObservedDeployment(
             engine=self._engine(namespace, identity.name),
@@ -70,15 +86,17 @@ class Observation:
             deployments=pods,
             children=frozenset(ref_of(body) for kind in DELETABLE for body in own[kind]),
             cluster=await self._facts.cluster(with_nodes=TroubleKind.UNSCHEDULABLE in troubles),
+            look_again_seconds=mounts.look_again_seconds,
         )
 
-    async def build(self, engine: DiffusionEngine, body: Manifest) -> ObservedBuild:
+    async def build(self, engine: DiffusionEngine, body: Manifest, now: datetime) -> ObservedBuild:
         """Gather what is around a DiffusionEngine; `body` is the same as the API server gives it."""
         namespace, name = engine.metadata.namespace or "", engine.metadata.name
         retry = annotation(body, RETRY_ANNOTATION)
-        job = await self._job(engine, job_name(name, retry))
-        cleanup = self._store.get(kinds.JOB, namespace, f"{name}-cleanup")
         pods = self._store.labelled(kinds.POD, namespace, ENGINE, name)
+        mounts = await mounts_of(self._client, (pod for pod in pods if label(pod, COMPONENT) != SERVING), now)
+        job = await self._job(engine, job_name(name, retry), mounts.troubles)
+        cleanup = self._store.get(kinds.JOB, namespace, f"{name}-cleanup")
         starts = job.phase is JobPhase.ABSENT and not (engine.status and engine.status.result)
         users = len(self._users.of(namespace, name))
         return ObservedBuild(
@@ -87,11 +105,12 @@ class Observation:
             users=users,
             artifact_use=ArtifactUse.NONE if users else self._artifact_use(engine),
             store_exists=starts and await self._store_exists(namespace),
-            files_missing_at=files_missing_at(pod for pod in pods if label(pod, COMPONENT) == SERVING),
+            files_missing_at=files_missing_at(self._readers(engine, job, pods)),
             retry=retry,
             managed=label(body, MANAGED_BY) == MANAGER,
             prompts=await self._prompts(namespace, engine.spec.optimization.calibration) if starts else None,
             cluster=await self._facts.cluster(with_nodes=job.trouble is not None and job.trouble.kind is TroubleKind.UNSCHEDULABLE),
+            look_again_seconds=mounts.look_again_seconds,
         )
 
     def _artifact_use(self, engine: DiffusionEngine) -> ArtifactUse:
@@ -104,6 +123,17 @@ class Observation:
         revisions = (body for kind in (kinds.SERVING, kinds.REVISION) for body in self._bodies(kind, only))
         pods = (pod for pod in self._store.labelled(kinds.POD, namespace, ENGINE, name) if label(pod, COMPONENT) == SERVING)
         return artifact_use(name, engine.status.result.artifact, others, revisions, pods)
+
+    def _readers(self, engine: DiffusionEngine, job: ObservedJob, pods: Sequence[Manifest]) -> list[Manifest]:
+        """Serving pods that read the files of the newest build; those of an earlier one that lay elsewhere say nothing about it."""
+        result = job.result or (engine.status.result if engine.status else None)
+        readers = []
+        for pod in pods:
+            serving = self._store.get(kinds.SERVING, pod["metadata"]["namespace"], label(pod, REVISION))
+            artifact = template_artifact(part(serving or {}, "spec", "template"))
+            if label(pod, COMPONENT) == SERVING and (result is None or artifact in ("", result.artifact)):
+                readers.append(pod)
+        return readers
 
     def _bodies(self, kind: Kind, namespace: str | None) -> Iterator[Manifest]:
         for each in self._store.names(kind):
@@ -120,13 +150,13 @@ class Observation:
         except InvalidSpecError as error:
             return ObservedEngine(name, EngineState.FAILED, str(error))
 
-    async def _job(self, engine: DiffusionEngine, name: str) -> ObservedJob:
+    async def _job(self, engine: DiffusionEngine, name: str, unmounted: Mapping[str, Trouble]) -> ObservedJob:
         namespace, uid = engine.metadata.namespace or "", engine.metadata.uid
         job = self._store.get(kinds.JOB, namespace, name)
         if job is None or controller_uid(job) != uid:
             return ObservedJob()
         pods = pods_of(job, self._store.labelled(kinds.POD, namespace, ENGINE, engine.metadata.name))
-        observed = observed_job(job, pods)
+        observed = observed_job(job, pods, unmounted=unmounted)
         if observed.phase in (JobPhase.SUCCEEDED, JobPhase.FAILED) and ended(newest(pods) or {}, BUILDER) is None:
             # The Job's end may be seen before its pod's; a build must not seem to have said nothing because of it.
             pods = pods_of(job, await self._fresh_pods(namespace, engine.metadata.name))

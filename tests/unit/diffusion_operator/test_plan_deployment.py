@@ -15,7 +15,7 @@ from diffusion_api.conditions import ConditionStatus, ConditionType, Reason
 from diffusion_operator.manifests.base import ref_of
 from diffusion_operator.planning.deployment import plan_deployment
 from diffusion_operator.planning.observed import Cluster, EngineState, Trouble, TroubleKind
-from tests.unit.diffusion_operator.scenes import B200_LABELS
+from tests.unit.diffusion_operator.scenes import B200_LABELS, RESULT
 from tests.unit.diffusion_operator.scenes import settings as settings_of
 from tests.unit.diffusion_operator.world import PROGRESSING, READY, World, serving_world
 
@@ -197,6 +197,54 @@ def test_an_upgraded_operator_restarts_no_pod():
     assert world.restarts == []
     assert (world.status.serving_revision, world.status.current_revision) == (revision, revision)
     assert len(world.engines) == 1
+
+
+def artifact_of(world: World, revision: str) -> str:
+    (record,) = [each for each in world.observed().records if each.name == revision]
+    return record.artifact
+
+
+def test_an_engine_that_was_built_elsewhere_is_served_from_there():
+    world = serving_world()
+    first = world.status.serving_revision
+    assert artifact_of(world, first) == RESULT.artifact
+    world.move_files("artifacts/engine-ffff")
+    world.run()
+    moved = world.status.serving_revision
+    assert moved == world.status.current_revision != first
+    assert artifact_of(world, moved) == "artifacts/engine-ffff"
+    assert set(world.pods.revisions) == {moved}
+    assert world.restarts == []
+    world.move_files(RESULT.artifact)
+    world.run()
+    assert world.status.serving_revision == first
+
+
+@pytest.mark.parametrize("limit", [0, 5])
+def test_an_upgraded_operator_restarts_no_pod_of_an_engine_that_was_built_elsewhere(limit):
+    world = serving_world(rollout={"revisionHistoryLimit": limit})
+    world.move_files("artifacts/engine-ffff")
+    world.run()
+    moved = world.status.serving_revision
+    world.options = settings_of(priorityClassName="high", serving={"shmSize": "2Gi"})
+    world.run()
+    assert (world.status.serving_revision, world.status.current_revision) == (moved, moved)
+    assert world.restarts == []
+
+
+def test_files_that_are_lost_too_often_are_not_said_to_be_built_again():
+    world = serving_world()
+    for revision in world.pods.revisions.values():
+        revision.starting, revision.ready = 3, 0
+    observed = world.observed()
+    trouble = Trouble(TroubleKind.FILES_MISSING, "no engine.json")
+    states = {name: replace(state, trouble=trouble) for name, state in observed.deployments.items()}
+    failed = replace(observed.engine, state=EngineState.FAILED, message="gone 3 times in a row", result=None)
+    plan = plan_deployment(world.resource(), replace(observed, deployments=states, engine=failed), world.options, world.now)
+    (ready,) = [each for each in plan.status.conditions if each.type is READY]
+    assert ready.reason is Reason.ENGINE_FILES_MISSING
+    assert "gone 3 times in a row" in ready.message
+    assert "built again" not in ready.message
 
 
 def test_a_new_triton_image_rolls_out_as_a_revision():

@@ -9,9 +9,20 @@ from diffusion_api.conditions import ConditionStatus, ConditionType, Reason
 from diffusion_api.engine import BuildProgress
 from diffusion_api.engine_key import engine_name
 from diffusion_operator.manifests.base import Ref
+from diffusion_operator.observing.deployments import observed_engine
 from diffusion_operator.planning.engine import job_name, plan_engine
 from diffusion_operator.planning.engine_identity import engine_identity
-from diffusion_operator.planning.observed import ArtifactUse, Cluster, JobEnd, JobPhase, ObservedBuild, ObservedJob, Trouble, TroubleKind
+from diffusion_operator.planning.observed import (
+    ArtifactUse,
+    Cluster,
+    EngineState,
+    JobEnd,
+    JobPhase,
+    ObservedBuild,
+    ObservedJob,
+    Trouble,
+    TroubleKind,
+)
 from diffusion_operator.planning.plan import EventType
 from diffusion_operator.planning.troubles import unmatched
 from tests.unit.diffusion_operator.scenes import B200_LABELS, NOW, RESULT, SETTINGS, deployment, engine, settings
@@ -153,6 +164,52 @@ def test_a_lost_engine_whose_job_is_gone_is_built_again():
     done = plan(FINISHED).status
     assert plan(status=done, files_missing_at=LATER + timedelta(days=3)).apply[-1]["kind"] == "Job"
     assert plan(status=done, files_missing_at=NOW).apply == ()
+
+
+def lost(status, minutes: int = 5):
+    """The plan when pods miss the files of a build, and the status once it was built again."""
+    finished = status.finished_at
+    found = plan(replace(FINISHED, finished_at=finished), status=status, files_missing_at=finished + timedelta(minutes=minutes))
+    again = replace(FINISHED, finished_at=finished + timedelta(minutes=minutes + 30))
+    return found, plan(again, status=found.status, files_missing_at=finished + timedelta(minutes=minutes)).status
+
+
+def test_files_that_are_lost_again_and_again_are_not_built_for_ever():
+    status = plan(FINISHED).status
+    for _ in range(2):
+        found, status = lost(status)
+        assert [ref.kind for ref in found.delete] == ["Job"]
+    stopped, _ = lost(status)
+    assert (stopped.apply, stopped.delete) == ((), ())
+    assert (condition(stopped).reason, condition(stopped, ConditionType.PROGRESSING).status) == (
+        Reason.ENGINE_FILES_MISSING,
+        ConditionStatus.FALSE,
+    )
+    assert "3 times in a row" in condition(stopped).message
+    assert "kubectl annotate de" in condition(stopped).message
+    assert observed_engine(engine(stopped.status.to_wire())).state is EngineState.FAILED
+    for job in (replace(FINISHED, finished_at=stopped.status.finished_at), ObservedJob()):
+        quiet = plan(job, status=stopped.status, files_missing_at=LATER + timedelta(days=1), now=LATER)
+        assert (quiet.status, quiet.apply, quiet.delete, quiet.events) == (stopped.status, (), (), ())
+    again = plan(status=stopped.status, files_missing_at=LATER + timedelta(days=1), retry="2026-08-02")
+    assert again.apply[-1]["kind"] == "Job"
+    assert again.status.losses == 0
+
+
+def test_files_that_are_lost_once_in_a_while_are_always_built_again():
+    status = plan(FINISHED).status
+    for _ in range(5):
+        found, status = lost(status, minutes=60 * 24 * 30)
+        assert [ref.kind for ref in found.delete] == ["Job"]
+    assert status.losses == 1
+
+
+def test_a_loss_counts_once_however_often_it_is_looked_at():
+    status = plan(FINISHED).status
+    missing = LATER + timedelta(minutes=5)
+    begun = plan(status=status, files_missing_at=missing).status
+    assert begun.losses == plan(ObservedJob(JobPhase.RUNNING), status=begun, files_missing_at=missing).status.losses == 1
+    assert plan(ObservedJob(JobPhase.RUNNING), status=status, files_missing_at=missing).status.losses == 1
 
 
 def test_a_build_whose_pod_went_before_it_was_read_runs_again():

@@ -96,6 +96,11 @@ class World:
                 self.restarts.append(ref.name)
             self.pods.apply({ref.name: manifest["spec"]["replicas"]})
 
+    def move_files(self, artifact: str) -> None:
+        """Every engine was built again, to another place."""
+        result = RESULT.model_copy(update={"artifact": artifact})
+        self.engines = {name: replace(each, result=result) for name, each in self.engines.items()}
+
     def build(self, state: EngineState = EngineState.READY, message: str = "") -> None:
         for name, engine in self.engines.items():
             if engine.state is not EngineState.READY:
