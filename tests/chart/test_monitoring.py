@@ -10,13 +10,14 @@ import yaml
 
 from diffusion_api.base import GROUP
 from diffusion_api.conditions import Reason
+from diffusion_operator.arguments import parse_arguments
 from diffusion_operator.metrics import ObjectCollector, OperatorMetrics
 from tests.chart.rendering import CHART, ROOT, of_kind, one, render
 
 # Source: Triton Inference Server 2.51, docs/user_guide/metrics.md.
 TRITON_METRICS = {"nv_inference_count", "nv_inference_exec_count", "nv_gpu_memory_used_bytes", "nv_energy_consumption"}
 TARGET_LABELS = {"namespace", "pod", "job", GROUP.replace(".", "_") + "_deployment"}
-KEYWORDS = {"sum", "max", "rate", "increase", "absent", "histogram_quantile", "by", "on", "group_left", "le"}
+KEYWORDS = {"and", "sum", "max", "rate", "increase", "absent", "histogram_quantile", "by", "on", "group_left", "le"}
 DASHBOARDS = sorted((CHART / "files/dashboards").glob("*.json"))
 RULES = [rule for group in yaml.safe_load((CHART / "files/alerts.yaml").read_text(encoding="utf-8"))["groups"] for rule in group["rules"]]
 
@@ -55,9 +56,9 @@ def expressions() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("where", "expression"), expressions(), ids=lambda each: each[:40])
 def test_an_expression_names_only_metrics_that_exist_with_labels_that_they_have(where, expression):
     without_text = re.sub(r'"[^"]*"', '""', expression)
-    grouped = {label for group in re.findall(r"\bby \(([^)]*)\)", without_text) for label in re.findall(r"\w+", group)}
+    grouped = {label for group in re.findall(r"\b(?:by|on) \(([^)]*)\)", without_text) for label in re.findall(r"\w+", group)}
     selected = {label for group in re.findall(r"\{([^}]*)\}", without_text) for label in re.findall(r"(\w+)\s*[=!]", group)}
-    bare = re.sub(r"\{[^}]*\}|\bby \([^)]*\)|\[[^\]]*\]", " ", without_text)
+    bare = re.sub(r"\{[^}]*\}|\b(?:by|on) \([^)]*\)|\[[^\]]*\]", " ", without_text)
     names = set(re.findall(r"\b[a-z_]\w+", bare)) - KEYWORDS
     assert names
     assert names <= set(METRICS), where
@@ -101,10 +102,21 @@ def test_monitoring_objects_carry_the_labels_by_which_they_are_found():
     manifests = render("everything")
     for kind in ("ServiceMonitor", "PrometheusRule"):
         assert one(manifests, kind)["metadata"]["labels"]["release"] == "prometheus"
-    assert one(manifests, "PrometheusRule")["spec"]["groups"][0]["rules"] == RULES[:5]
+    names = [rule["alert"] for group in one(manifests, "PrometheusRule")["spec"]["groups"] for rule in group["rules"]]
+    assert names == [rule["alert"] for rule in RULES]
     boards = [each for each in of_kind(manifests, "ConfigMap") if "grafana_dashboard" in each["metadata"]["labels"]]
     assert [json.loads(text)["uid"] for each in boards for text in each["data"].values()] == ["diffusion-operator", "diffusion-serving"]
     assert boards[0]["metadata"]["annotations"] == {"grafana_folder": "Pictures"}
+
+
+@pytest.mark.parametrize("settings", [(), ("nameOverride=painter",)], ids=["the release's name", "a name of its own"])
+def test_the_alert_on_a_missing_leader_asks_for_the_lease_that_replicas_share(settings):
+    manifests = render("everything", *settings)
+    arguments = one(manifests, "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"]
+    lease = parse_arguments(arguments, {}).lease_name
+    rules = one(manifests, "PrometheusRule")["spec"]["groups"][0]["rules"]
+    (expression,) = [rule["expr"] for rule in rules if rule["alert"] == "DiffusionOperatorNoLeader"]
+    assert expression == f'max by (name) (leader_election_master_status{{name="{lease}"}}) == 0'
 
 
 def test_the_service_monitor_finds_the_service():

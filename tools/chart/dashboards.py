@@ -23,6 +23,8 @@ class Panel:
     description: str = ""
 
 
+_OPERATOR = 'controller_runtime_max_concurrent_reconciles{controller="diffusiondeployment"}'
+"""The operator's pods, by a series that they alone have: other controllers count requests under the same name."""
 OPERATOR = (
     Panel(
         "Objects by Ready condition",
@@ -80,7 +82,7 @@ OPERATOR = (
     Panel(
         "Requests to the API server",
         "reqps",
-        (('sum by (method, code) (rate(rest_client_requests_total{job=~".*diffusion-operator.*"}[5m]))', "{{method}} {{code}}"),),
+        ((f"sum by (method, code) (rate(rest_client_requests_total[5m]) and on (namespace, pod) {_OPERATOR})", "{{method}} {{code}}"),),
     ),
 )
 _OURS = 'namespace=~"$namespace",diffusionoperator_io_deployment=~"$deployment"'
