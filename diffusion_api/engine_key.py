@@ -55,17 +55,9 @@ def engine_key(
         instruction_set: Widest instruction set of the CPU, for example `avx512_vnni`, where the compiler bakes it in.
         builder_flags: Further switches of the builder that change its output.
     """
-    wire = job.to_wire()
-    for path in NOT_IN_KEY:
-        _remove(wire, path.split("."))
-    sampling = job.model.sampling
     inputs = {
         "version": KEY_VERSION,
-        "job": wire,
-        "steps": sampling.steps if sampling.sigmas is None else len(sampling.sigmas),
-        "quantization": _quantization(job.optimization),
-        "compiler": job.accelerator.resolved_compiler,
-        "computeCapability": job.accelerator.resolved_compute_capability,
+        **job_inputs(job),
         "resolvedRevision": resolved_revision,
         "promptsDigest": prompts_digest,
         "compilerVersion": compiler_version,
@@ -76,6 +68,21 @@ def engine_key(
         "builderFlags": dict(builder_flags or {}),
     }
     return _sha256(inputs)
+
+
+def job_inputs(job: BuildJob) -> dict[str, object]:
+    """Return what of a job itself goes into its key, by name: `job` is its wire form without `NOT_IN_KEY`, the rest stands for these."""
+    wire = job.to_wire()
+    for path in NOT_IN_KEY:
+        _remove(wire, path.split("."))
+    sampling = job.model.sampling
+    return {
+        "job": wire,
+        "steps": sampling.steps if sampling.sigmas is None else len(sampling.sigmas),
+        "quantization": _quantization(job.optimization),
+        "compiler": job.accelerator.resolved_compiler,
+        "computeCapability": job.accelerator.resolved_compute_capability,
+    }
 
 
 def engine_name(key: str) -> str:

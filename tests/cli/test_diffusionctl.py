@@ -68,7 +68,29 @@ def test_build_says_what_it_compares_and_int8_is_smaller(demo_engine, shared_sto
 def test_plan_of_an_empty_store_builds_nothing(tmp_path):
     plan = json.loads(diffusionctl("plan", EXAMPLE, "--store", tmp_path / "store", "--json").stdout)
     assert plan["published"] is None
-    assert not list((tmp_path / "store" / "artifacts").iterdir())
+    assert plan["why"] == "no engine of this model is in the store"
+    assert [(each["stage"], each["inStore"]) for each in plan["stages"]] == [("fetch", False)]
+    assert not (tmp_path / "store").exists()
+
+
+def test_plan_names_what_differs_and_which_stages_are_reused_and_changes_nothing(demo_engine, shared_store, tmp_path):
+    text = EXAMPLE.read_text().replace("minPSNR: 35", "minPSNR: 36").replace("file://digits", f"file://{EXAMPLE.parent}/digits")
+    file = tmp_path / "digits.yaml"
+    file.write_text(text)
+    before = files_of(shared_store)
+    plan = json.loads(diffusionctl("plan", file, "--store", shared_store, "--json").stdout)
+    assert plan["published"] is None
+    assert plan["nearest"]["name"] == demo_engine.name
+    fields = {each["field"]: (each["stored"], each["wanted"]) for each in plan["nearest"]["differences"]}
+    assert fields.pop("optimization.qualityBudget.minPSNR") == (35, 36)
+    assert set(fields) == {"model.uri"}
+    stages = {each["stage"]: each["inStore"] for each in plan["stages"]}
+    assert stages == {"fetch": True, "reference": True, "quantize": True, "candidate": True, "step-cache": False}
+    assert files_of(shared_store) == before
+
+
+def files_of(folder: Path) -> dict[Path, tuple[int, int]]:
+    return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*")}
 
 
 def test_report_copies_the_page_of_a_build(demo_engine, shared_store, tmp_path):
