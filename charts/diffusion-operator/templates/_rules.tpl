@@ -23,6 +23,7 @@
 - {apiGroups: [resource.k8s.io], resources: [resourceclaimtemplates], verbs: [get, list, create, patch, delete]}
 {{- end }}
 - {apiGroups: [events.k8s.io], resources: [events], verbs: [create, patch]}
+- {apiGroups: [""], resources: [events], verbs: [list]}
 {{- end }}
 
 {{- define "diffusion-operator.subjects" -}}

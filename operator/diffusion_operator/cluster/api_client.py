@@ -6,7 +6,7 @@ Plain HTTP, for objects here are the JSON that the server speaks; the client lib
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import aiohttp
@@ -14,7 +14,7 @@ import aiohttp
 from diffusion_operator.cluster.client import FIELD_MANAGER, Listing, Served
 from diffusion_operator.cluster.connection import Connection
 from diffusion_operator.cluster.errors import ClusterError, MissingError, OutdatedError, RefusedError, UnavailableError, error_of
-from diffusion_operator.cluster.kinds import HELD, NODE, POD, Kind, kind_of
+from diffusion_operator.cluster.kinds import CORE_EVENT, HELD, NODE, POD, Kind, kind_of
 from diffusion_operator.manifests.base import Manifest, Ref, ref_of
 
 REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=5)
@@ -48,7 +48,7 @@ class ApiClient:
 
     async def list(self, kind: Kind, namespace: str | None, selector: str = "") -> Listing:
         """As `ClusterClient.list`."""
-        return await self._listing(kind, namespace, selector or kind.selector, {})
+        return await self._listing(kind, namespace, {"labelSelector": selector or kind.selector}, {})
 
     async def get(self, ref: Ref) -> Manifest | None:
         """As `ClusterClient.get`."""
@@ -95,10 +95,17 @@ class ApiClient:
         query = {"container": container, "tailLines": str(lines), "limitBytes": str(limit_bytes)}
         return (await self._request("GET", POD.path(pod.namespace, pod.name, "log"), query=query)).decode(errors="replace")
 
+    async def events_about(self, ref: Ref, uid: str) -> Sequence[Manifest]:
+        """As `ClusterClient.events_about`."""
+        try:
+            return (await self._listing(CORE_EVENT, ref.namespace, {"fieldSelector": f"involvedObject.uid={uid}"}, {})).items
+        except RefusedError:
+            return ()
+
     async def node_labels(self) -> tuple[Mapping[str, str], ...] | None:
         """As `ClusterClient.node_labels`."""
         try:
-            listing = await self._listing(NODE, None, "", {"Accept": METADATA_ONLY})
+            listing = await self._listing(NODE, None, {}, {"Accept": METADATA_ONLY})
         except RefusedError:
             return None
         return tuple(item["metadata"].get("labels") or {} for item in listing.items)
@@ -117,8 +124,8 @@ class ApiClient:
             return False
         return any(each.get("name") == kind.plural for each in resources)
 
-    async def _listing(self, kind: Kind, namespace: str | None, selector: str, headers: Mapping[str, str]) -> Listing:
-        query = {"limit": str(PAGE), **({"labelSelector": selector} if selector else {})}
+    async def _listing(self, kind: Kind, namespace: str | None, selectors: Mapping[str, str], headers: Mapping[str, str]) -> Listing:
+        query = {"limit": str(PAGE), **{name: text for name, text in selectors.items() if text}}
         items: list[Manifest] = []
         while True:
             page = await self._json("GET", kind.path(namespace), query=query, headers=headers)

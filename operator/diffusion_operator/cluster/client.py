@@ -78,6 +78,10 @@ class ClusterClient(Protocol):
         """Return the last lines of a container's log, of which the first `limit_bytes`; empty where there is none."""
         ...
 
+    async def events_about(self, ref: Ref, uid: str) -> Sequence[Manifest]:
+        """List the events (core/v1) about an object, in any order; empty where the operator may not list events."""
+        ...
+
     async def node_labels(self) -> tuple[Mapping[str, str], ...] | None:
         """Return the labels of every node; None where the operator may not list nodes."""
         ...

@@ -73,6 +73,8 @@ HELD: Final = (
 CONFIG_MAP: Final = Kind("v1", "ConfigMap", "configmaps")
 CLAIM: Final = Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 EVENT: Final = Kind("events.k8s.io/v1", "Event", "events")
+CORE_EVENT: Final = Kind("v1", "Event", "events")
+"""The same events as they are read: the newer API selects by the same fields under other names."""
 LEASE: Final = Kind("coordination.k8s.io/v1", "Lease", "leases")
 NODE: Final = Kind("v1", "Node", "nodes")
 

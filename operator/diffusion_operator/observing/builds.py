@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from diffusion_operator.manifests.builder_exit import BUILDER
 from diffusion_operator.manifests.controller_revision import template_artifact
@@ -18,7 +18,7 @@ from diffusion_operator.observing.objects import (
     time_of,
     whole_number,
 )
-from diffusion_operator.observing.pods import ended, newest, trouble
+from diffusion_operator.observing.pods import NO_TROUBLES, ended, newest, trouble
 from diffusion_operator.planning.builder_output import build_progress, builder_end
 from diffusion_operator.planning.observed import ArtifactUse, JobEnd, JobPhase, ObservedJob, Trouble, TroubleKind
 
@@ -43,13 +43,14 @@ def pods_of(job: Body | None, pods: Sequence[Body]) -> list[Body]:
     return [pod for pod in pods if uid and controller_uid(pod) == uid]
 
 
-def observed_job(job: Body | None, pods: Sequence[Body], log: str = "") -> ObservedJob:
+def observed_job(job: Body | None, pods: Sequence[Body], log: str = "", unmounted: Mapping[str, Trouble] = NO_TROUBLES) -> ObservedJob:
     """See a builder's Job.
 
     Args:
         job: The Job; None where there is none.
         pods: Its own pods.
         log: Last lines of the newest pod's log, where they were read.
+        unmounted: By name of a pod, why it cannot mount its volumes.
     """
     if job is None:
         return ObservedJob()
@@ -67,7 +68,7 @@ def observed_job(job: Body | None, pods: Sequence[Body], log: str = "") -> Obser
         end=_end(failed),
         is_untold=phase in (JobPhase.SUCCEEDED, JobPhase.FAILED) and not pods,
         exit_code=exit_code if isinstance(exit_code, int) and not isinstance(exit_code, bool) else None,
-        trouble=None if phase is JobPhase.SUCCEEDED else _trouble(pod, said.message if said else ""),
+        trouble=None if phase is JobPhase.SUCCEEDED else _trouble(pod, said.message if said else "", unmounted),
         progress=build_progress(log) if phase is JobPhase.RUNNING else None,
         result=said.result if said and phase is JobPhase.SUCCEEDED else None,
         message=said.message if said and not said.succeeded else "",
@@ -92,9 +93,9 @@ def artifact_use(engine: str, artifact: str, others: Iterable[Body], revisions: 
     return ArtifactUse.SERVED if served or any(True for _ in pods) else ArtifactUse.NONE
 
 
-def _trouble(pod: Body, said: str) -> Trouble | None:
+def _trouble(pod: Body, said: str, unmounted: Mapping[str, Trouble]) -> Trouble | None:
     """The newest pod's trouble; in the builder's own sentence where it had one."""
-    found = trouble(pod)
+    found = trouble(pod) or unmounted.get(str(part(pod, "metadata").get("name")))
     return Trouble(found.kind, said) if found and said and found.kind is TroubleKind.CRASHED else found
 
 

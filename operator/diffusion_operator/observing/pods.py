@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from diffusion_api.prepare_exit import PrepareExit
@@ -17,8 +18,11 @@ IMAGE_REASONS = frozenset(
 )
 # Source: Kubernetes pkg/kubelet/kuberuntime and pkg/kubelet/container.
 START_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "PreCreateHookError", "RunContainerError"})
+# Source: Kubernetes pkg/kubelet/events/event.go.
+MOUNT_REASONS = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume"})
 VOLUME_WORDS = ("persistentvolumeclaim", "volume node affinity", "volume binding")
 MESSAGE_LIMIT = 1000
+NO_TROUBLES: Mapping[str, Trouble] = MappingProxyType({})
 
 
 def holds_accelerator(pod: Body) -> bool:
@@ -44,6 +48,26 @@ def trouble(pod: Body) -> Trouble | None:
     statuses = [*items(pod, "status", "initContainerStatuses"), *items(pod, "status", "containerStatuses")]
     found = [each for each in map(_container_trouble, statuses) if each]
     return next(iter(found), None) or _eviction(pod) or _scheduling(pod)
+
+
+def waits_for_volumes_since(pod: Body) -> datetime | None:
+    """Since when a pod has a node and cannot start there for no reason that its status tells; None where it starts, or tells one.
+
+    The kubelet mounts volumes first, and says in the status when that is done. Source: Kubernetes' "Pod Lifecycle", "Pod network readiness"
+    (PodReadyToStartContainers, since 1.29).
+    """
+    scheduled = condition(pod, "PodScheduled")
+    is_stuck = part(pod, "status").get("phase") == "Pending" and not is_deleted(pod) and trouble(pod) is None
+    if scheduled is None or scheduled.get("status") != "True" or not is_stuck or condition_holds(pod, "PodReadyToStartContainers"):
+        return None
+    return time_of(scheduled.get("lastTransitionTime"))
+
+
+def mount_trouble(events: Iterable[Body]) -> Trouble | None:
+    """Why a pod's volumes are not mounted, from the newest event about it that says so."""
+    failures = [event for event in events if event.get("reason") in MOUNT_REASONS]
+    last = max(failures, key=_seen_at, default=None)
+    return Trouble(TroubleKind.VOLUME, one_line(last.get("message"))) if last is not None else None
 
 
 def newest(pods: Iterable[Body]) -> Body | None:
@@ -118,6 +142,12 @@ def _last_end(status: Body) -> Body:
 def _container(pod: Body, name: str) -> Body | None:
     statuses: Sequence[Body] = [*items(pod, "status", "initContainerStatuses"), *items(pod, "status", "containerStatuses")]
     return next((each for each in statuses if each.get("name") == name), None)
+
+
+def _seen_at(event: Body) -> str:
+    """Times of one form sort as texts; which field has one depends on who wrote the event."""
+    series = part(event, "series").get("lastObservedTime")
+    return str(series or event.get("lastTimestamp") or event.get("eventTime") or part(event, "metadata").get("creationTimestamp") or "")
 
 
 def _name(pod: Body) -> str:

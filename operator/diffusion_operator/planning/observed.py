@@ -109,6 +109,8 @@ class ObservedDeployment:
     children: frozenset[Ref] = frozenset()
     """Its other children, of all kinds that the operator may delete."""
     cluster: Cluster = Cluster()
+    look_again_seconds: float | None = None
+    """When there may be news of which no watched object tells; None: never."""
 
 
 class JobPhase(StrEnum):
@@ -184,3 +186,5 @@ class ObservedBuild:
     prompts: tuple[str, ...] | None = None
     """Prompts of the ConfigMap that the spec names; None where it or its key is missing."""
     cluster: Cluster = Cluster()
+    look_again_seconds: float | None = None
+    """As in `ObservedDeployment`."""

@@ -71,9 +71,9 @@ class Reconciler:
             resource = parse_deployment(body)
         except InvalidSpecError as error:
             return await self._unreadable(body, DiffusionDeploymentStatus, error, now)
-        observed = await self.observation.deployment(resource)
+        observed = await self.observation.deployment(resource, now)
         plan = plan_deployment(resource, observed, self.settings, now)
-        return await self._carry_out(body, resource.status, plan, now)
+        return _at_latest(await self._carry_out(body, resource.status, plan, now), observed.look_again_seconds)
 
     async def _engine(self, body: Manifest) -> Outcome:
         now = self.now()
@@ -81,12 +81,10 @@ class Reconciler:
             resource = parse_engine(body)
         except InvalidSpecError as error:
             return await self._unreadable(body, DiffusionEngineStatus, error, now)
-        observed = await self.observation.build(resource, body)
+        observed = await self.observation.build(resource, body, now)
         plan = plan_engine(resource, observed, self.settings, now)
-        outcome = await self._carry_out(body, resource.status, plan, now)
-        if observed.job.phase is not JobPhase.RUNNING:
-            return outcome
-        return Outcome(outcome.changed, min(outcome.requeue_seconds or PROGRESS_SECONDS, PROGRESS_SECONDS))
+        outcome = _at_latest(await self._carry_out(body, resource.status, plan, now), observed.look_again_seconds)
+        return _at_latest(outcome, PROGRESS_SECONDS if observed.job.phase is JobPhase.RUNNING else None)
 
     async def _unreadable(self, body: Manifest, model: type[Status], error: InvalidSpecError, now: datetime) -> Outcome:
         before = read_status(body, model)
@@ -117,6 +115,12 @@ class Reconciler:
         if written:
             self.status_observer.changed(before, plan.status)
             await self.executor.tell(body, plan.events, now)
+
+
+def _at_latest(outcome: Outcome, seconds: float | None) -> Outcome:
+    """The same outcome, with another look within so many seconds."""
+    due = [each for each in (outcome.requeue_seconds, seconds) if each is not None]
+    return Outcome(outcome.changed, min(due, default=None))
 
 
 def _age_seconds(body: Manifest, now: datetime) -> float:

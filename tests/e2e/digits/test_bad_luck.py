@@ -87,6 +87,14 @@ def test_a_missing_checkpoint_claim_is_named(team, named):
     assert 'persistentvolumeclaim "nowhere" not found' in said["message"]
 
 
+def test_a_missing_secret_is_named(team, named):
+    deployment = other(named, 7)
+    deployment["spec"]["model"]["secretName"] = "nowhere"
+    team.apply(deployment)
+    said = team.wait_for_reason("de", engine_of(team, named), "VolumeUnavailable")
+    assert 'secret "nowhere" not found' in said["message"]
+
+
 def test_a_missing_builder_image_is_named(team, named, settings):
     settings(images={"builder": "localhost/diffusion-operator/absent:1"})
     team.apply(other(named, 2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from diffusion_operator.cluster import kinds
@@ -31,6 +31,8 @@ class FakeCluster:
         self.served_now = Served(frozenset())
         self.nodes: tuple[Mapping[str, str], ...] | None = ()
         self.logs: dict[str, str] = {}
+        self.told: dict[str, list[Manifest]] = {}
+        """Events about pods, by the pod's name."""
         self.log_error: ClusterError | None = None
         """What a kubelet that cannot be reached makes of a request for a log."""
         self.deaf = False
@@ -113,6 +115,10 @@ class FakeCluster:
             raise self.log_error
         return self.logs.get(pod.name, "")
 
+    async def events_about(self, ref: Ref, uid: str) -> Sequence[Manifest]:
+        self.calls.append(("events_about", ref.name))
+        return self.told.get(ref.name, ())
+
     async def node_labels(self) -> tuple[Mapping[str, str], ...] | None:
         self.calls.append(("node_labels", ""))
         return self.nodes
@@ -189,6 +195,11 @@ class FakeCluster:
         """Give every Job a pod that runs."""
         for ref, job in self.of_kind("Job"):
             self.put(_pod(job, f"{ref.name}-{self._next()}", job["spec"]["template"], {"phase": "Running", **status}))
+
+    def start_deployments(self, **status: Any) -> None:
+        """Give every Deployment a pod that does not run yet."""
+        for ref, body in self.of_kind("Deployment"):
+            self.put(_pod(body, f"{ref.name}-{self._next()}", body["spec"]["template"], {"phase": "Pending", **status}))
 
     def run_deployments(self, broken: frozenset[str] = frozenset()) -> bool:
         """Give each Deployment one pod more or fewer, as it wants, and tell whether anything happened."""

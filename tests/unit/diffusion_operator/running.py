@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
@@ -18,7 +19,7 @@ from diffusion_operator.settings import OperatorSettings
 from tests.unit.diffusion_operator.fake_cluster import FakeCluster
 from tests.unit.diffusion_operator.scenes import NOW, SETTINGS, spec_of
 
-METHODS = ("list", "get", "apply", "apply_status", "delete", "create", "replace", "merge", "log_tail", "node_labels", "served")
+METHODS = tuple(name for name, each in vars(ClusterClient).items() if inspect.iscoroutinefunction(each))
 NAMESPACE = "pictures"
 TURNS = 20_000
 """Turns of the event loop after which a test says that the operator never settles."""

@@ -6,13 +6,15 @@ import asyncio
 import json
 from datetime import timedelta
 
+import pytest
+
 from diffusion_api.conditions import Reason
 from diffusion_operator.cluster import kinds
 from diffusion_operator.cluster.client import Served
 from diffusion_operator.cluster.errors import RefusedError, UnavailableError
 from diffusion_operator.manifests.labels import MANAGED_BY, MANAGER, managed_labels
 from diffusion_operator.reconciling.keys import Controller, Key
-from tests.unit.diffusion_operator.fake_cluster import FakeCluster
+from tests.unit.diffusion_operator.fake_cluster import TIME, FakeCluster
 from tests.unit.diffusion_operator.running import NAMESPACE, condition, deployment, reference, running, said, served, settled
 from tests.unit.diffusion_operator.scenes import NOW, RESULT
 
@@ -203,6 +205,55 @@ def test_a_kubelet_that_cannot_be_reached_keeps_no_build_from_being_told():
     assert said(building) == ("False", "EngineBuilding")
     assert said(failed) == ("False", "EngineBuildFailed")
     assert "misses vae/" in condition(failed, "Ready")["message"]
+
+
+NO_SECRET = 'MountVolume.SetUp failed for volume "credentials" : secret "hub-token" not found'
+SCHEDULED = {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "True", "lastTransitionTime": TIME}]}
+
+
+def failed_mount(message):
+    return {"reason": "FailedMount", "message": message, "lastTimestamp": TIME}
+
+
+@pytest.mark.parametrize(("first", "kind"), [("start_jobs", "DiffusionEngine"), ("start_deployments", "DiffusionDeployment")])
+def test_a_volume_that_cannot_be_mounted_is_named_without_another_event(first, kind, monkeypatch):
+    monkeypatch.setattr("diffusion_operator.reconciling.mounts.PATIENCE_SECONDS", 0.001)
+    monkeypatch.setattr("diffusion_operator.reconciling.mounts.LEAST_SECONDS", 0.001)
+
+    async def scenario():
+        cluster = FakeCluster()
+        cluster.put(deployment())
+        async with running(cluster, now=lambda: NOW + timedelta(minutes=1)) as operator:
+            await settled(operator)
+            if kind == "DiffusionDeployment":
+                cluster.run_jobs()
+                await settled(operator)
+            getattr(cluster, first)(**SCHEDULED)
+            await settled(operator)
+            before = said(cluster.one(kind))
+            pods = [ref.name for ref, body in cluster.of_kind("Pod") if body["status"]["phase"] == "Pending"]
+            cluster.told = {name: [failed_mount(NO_SECRET)] for name in pods}
+            while said(cluster.one(kind)) == before:
+                await asyncio.sleep(0)
+            return before, cluster.one(kind)
+
+    before, told = asyncio.run(asyncio.wait_for(scenario(), 30))
+    assert before[1] in ("EnginePending", "PodsNotReady")
+    assert said(told) == ("False", "VolumeUnavailable")
+    assert 'secret "hub-token" not found' in condition(told, "Ready")["message"]
+
+
+def test_events_are_not_read_of_pods_that_start_in_time():
+    async def scenario():
+        cluster = FakeCluster()
+        cluster.put(deployment())
+        async with running(cluster, now=lambda: NOW + timedelta(seconds=29)) as operator:
+            await settled(operator)
+            cluster.start_jobs(**SCHEDULED)
+            await served(operator, cluster)
+        return cluster.calls
+
+    assert "events_about" not in {call for call, _ in asyncio.run(scenario())}
 
 
 def test_a_result_that_its_log_alone_can_tell_is_waited_for():

@@ -12,8 +12,8 @@ from diffusion_operator.manifests.controller_revision import RevisionRecord, con
 from diffusion_operator.manifests.labels import REVISION
 from diffusion_operator.observing.builds import observed_job, pods_of
 from diffusion_operator.observing.deployments import observed_engine, revision_pods, revision_records
-from diffusion_operator.observing.pods import files_missing_at, trouble
-from diffusion_operator.planning.observed import EngineState, JobEnd, JobPhase, TroubleKind
+from diffusion_operator.observing.pods import files_missing_at, mount_trouble, trouble, waits_for_volumes_since
+from diffusion_operator.planning.observed import EngineState, JobEnd, JobPhase, Trouble, TroubleKind
 from tests.unit.diffusion_operator.scenes import NOW, OWNER, RESULT, engine
 
 TIME = "2026-08-01T12:00:00Z"
@@ -102,6 +102,45 @@ def test_a_pod_in_trouble_is_understood(body, kind, said):
 )
 def test_a_pod_that_works_or_only_waits_is_in_no_trouble(body):
     assert trouble(body) is None
+
+
+def scheduled(*conditions, phase="Pending", **status):
+    return pod(phase, conditions=[{"type": "PodScheduled", "status": "True", "lastTransitionTime": TIME}, *conditions], **status)
+
+
+PULLS = {"containerStatuses": [{"name": "triton", "state": {"waiting": {"reason": "ImagePullBackOff"}}}]}
+
+
+@pytest.mark.parametrize(
+    ("body", "waits"),
+    [
+        (scheduled(), True),
+        (scheduled({"type": "PodReadyToStartContainers", "status": "False"}), True),
+        (scheduled({"type": "PodReadyToStartContainers", "status": "True"}), False),
+        (scheduled(phase="Running"), False),
+        (scheduled(**PULLS), False),
+        (unschedulable("no room"), False),
+        (pod(), False),
+    ],
+)
+def test_a_pod_with_a_node_that_does_not_start_and_says_no_reason_waits_for_its_volumes(body, waits):
+    assert (waits_for_volumes_since(body) is not None) is waits
+
+
+def test_the_newest_event_about_a_mount_is_told():
+    events = [
+        {"reason": "FailedMount", "message": 'secret "late"\n not found', "lastTimestamp": "2026-08-01T12:00:09Z"},
+        {"reason": "FailedAttachVolume", "message": "Multi-Attach error", "eventTime": "2026-08-01T12:00:01.000000Z"},
+        {"reason": "Pulled", "message": "pulled", "lastTimestamp": "2026-08-01T12:00:20Z"},
+    ]
+    assert mount_trouble(events) == Trouble(TroubleKind.VOLUME, 'secret "late" not found')
+    assert mount_trouble(events[2:]) is None
+
+
+def test_what_a_pod_cannot_mount_is_its_revisions_and_its_jobs_trouble():
+    missing = {"pod": Trouble(TroubleKind.VOLUME, 'secret "hub-token" not found')}
+    assert revision_pods([], [scheduled()], missing)["klein-1"].trouble == missing["pod"]
+    assert observed_job(job(), [scheduled()], unmounted=missing).trouble == missing["pod"]
 
 
 def test_pods_of_a_revision_are_summed_up():
