@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from diffusion_api.accelerator import Compiler
 from diffusion_api.build_report import BuildReport
 from diffusion_api.deployment import MeasuredQuality
 from diffusion_api.parsing import parse_build_job
 from diffusion_api.recipe import ComponentRecipe, NoStepCache, Precision, Recipe
-from engine_builder import workflow
 from engine_builder.build import ENGINE_STAGE, REPORT_FILE, BuildSettings, EnginePlan, plan_engine
 from engine_builder.errors import QualityBudgetError
 from engine_builder.preview import StoreView, nearest_engine, preview_stages
+from engine_builder.preview.difference import COMPILER_PACKAGES
 from engine_builder.preview.view import NotInStoreError
 from engine_builder.progress import SilentProgress
-from engine_builder.stage_runner import StageRunner, tool_versions
+from engine_builder.stage_runner import TOOLS, StageRunner, tool_versions
 from engine_builder.store import Store, digest_of
 from tests.support.builds import digits_job
 
@@ -41,9 +44,7 @@ def publish(root: Path, plan: EnginePlan, **changes: object) -> None:
         quality=MeasuredQuality(psnr=40),
         unoptimized_mib=4,
         optimized_mib=2,
-        versions=dict(
-            tool_versions(("diffusion-operator", "torch", "diffusers", "transformers", "nvidia-modelopt", "onnx", "onnxscript", "openvino"))
-        ),
+        versions=dict(tool_versions(tuple({*TOOLS["export"], COMPILER_PACKAGES[Compiler.OPENVINO]}))),
         started_at=now,
         finished_at=now,
     ).model_copy(update=changes)
@@ -108,7 +109,7 @@ def test_every_recipe_is_followed_to_the_first_stage_that_would_run(tmp_path: Pa
             runner.run("quantize", (name,), lambda _: pytest.fail("it ran"), label=name)
             raise QualityBudgetError("no recipe holds the budget")
 
-    monkeypatch.setattr(workflow, "run_workflow", run_workflow)
+    monkeypatch.setitem(sys.modules, "engine_builder.workflow", SimpleNamespace(run_workflow=run_workflow))  # The real one is torch.
     plan = plan_of(tmp_path, quantization={"format": "Auto"})
     preview = preview_stages(plan, StoreView(tmp_path), BuildSettings())
     found = {f"{each.stage} {each.label}".strip(): each.in_store for each in preview.stages}
