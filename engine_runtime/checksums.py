@@ -27,9 +27,22 @@ def read_checksums(folder: Path) -> dict[str, FileSum]:
         ValueError: It is not there, or not in this format.
     """
     try:
-        files: dict[str, Any] = json.loads((folder / CHECKSUMS).read_text())["files"]
+        text = (folder / CHECKSUMS).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{CHECKSUMS} cannot be read: {error}") from error
+    return parse_checksums(text)
+
+
+def parse_checksums(text: bytes) -> dict[str, FileSum]:
+    """Read the content of a `checksums.json`.
+
+    Raises:
+        ValueError: It is not in this format.
+    """
+    try:
+        files: dict[str, Any] = json.loads(text)["files"]
         return {path: FileSum(int(entry["size"]), str(entry["sha256"])) for path, entry in files.items()}
-    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{CHECKSUMS} cannot be read: {error}") from error
 
 
