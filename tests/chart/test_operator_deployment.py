@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import yaml
 
@@ -110,9 +112,18 @@ def test_a_release_named_like_the_chart_does_not_say_it_twice():
     assert one(render("default", release=RELEASE), "Deployment")["metadata"]["name"] == f"{RELEASE}-diffusion-operator"
 
 
-def test_names_that_are_digits_stay_text():
-    deployment = one(render("default", release="1"), "Deployment")
-    assert deployment["spec"]["selector"]["matchLabels"]["app.kubernetes.io/instance"] == "1"
+@pytest.mark.parametrize("release", ["1", "2-diffusion-operator", "painter.v2", "x" * 53])
+def test_every_release_gets_names_that_a_service_may_have(release):
+    # Source: Kubernetes, "Object Names and IDs", RFC 1035 label names.
+    manifests = render("everything", release=release)
+    assert re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", one(manifests, "Service")["metadata"]["name"])
+    deployment = one(manifests, "Deployment")
+    assert deployment["spec"]["selector"]["matchLabels"]["app.kubernetes.io/instance"] == release
+
+
+def test_a_variable_of_every_pod_gives_way_to_that_of_the_settings():
+    settings = ("everyPod.env[0].name=A", "everyPod.env[0].value=every", "settings.env[0].name=A", "settings.env[0].value=own")
+    assert settings_of("default", *settings).env == ({"name": "A", "value": "own"},)
 
 
 def test_the_notes_name_the_two_next_commands():

@@ -82,6 +82,28 @@ def test_tolerations_labels_secrets_certificates_and_environment_reach_every_pod
             assert "/etc/diffusion-ca" in [mount["mountPath"] for mount in container["volumeMounts"]], name
 
 
+TWICE = ("everyPod.env[0].name=SSL_CERT_FILE", "everyPod.env[0].value=/own.crt", "everyPod.env[1].name=A", "everyPod.env[1].value=first")
+TWICE += ("everyPod.env[2].name=A", "everyPod.env[2].value=second", "everyPod.env[3].name=POD_NAME", "everyPod.env[3].value=mine")
+
+
+def test_a_variable_that_is_named_twice_is_there_once_with_its_last_value():
+    for name, pod in pods(render("default", "everyPod.caConfigMap=ca", *TWICE)):
+        (container,) = containers(pod)
+        env = {entry["name"]: entry for entry in container["env"]}
+        assert len(env) == len(container["env"]), name
+        assert env["SSL_CERT_FILE"] == {"name": "SSL_CERT_FILE", "value": "/own.crt"}, name
+        assert env["A"]["value"] == "second", name
+        # The Lease's holder is the pod, whatever else is asked for.
+        assert ("valueFrom" in env["POD_NAME"]) == name.startswith("Deployment/"), name
+
+
+def test_a_pod_is_told_of_its_settings_whatever_annotations_it_gets():
+    def annotations(*settings):
+        return one(render("default", *settings), "Deployment")["spec"]["template"]["metadata"]["annotations"]
+
+    assert annotations("podAnnotations.checksum/settings=none", "podAnnotations.note=yes") == {**annotations(), "note": "yes"}
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_common_labels_reach_every_object_and_never_a_selector(variant):
     manifests = render(variant)

@@ -87,6 +87,9 @@ def test_good_values_render(variant):
         ("metrics.serviceMonitor.interval=often", "interval"),
         ("watchNamespaces={Pictures}", "watchNamespaces"),
         ("networkPolicy.apiServerPorts={70000}", "apiServerPorts"),
+        ("nameOverride=Painter", "nameOverride"),
+        ("nameOverride=1-painter", "nameOverride"),
+        ("nameOverride=painter.example", "nameOverride"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_name(setting, said):

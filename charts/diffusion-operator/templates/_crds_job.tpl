@@ -27,7 +27,7 @@ spec:
         - name: crds
           {{- include "diffusion-operator.container" .root | nindent 10 }}
           command: [python3, -m, diffusion_operator.crds, {{ .command }}]
-          {{- with include "diffusion-operator.env" .root | trim }}
+          {{- with include "diffusion-operator.env" (dict "root" .root "own" list) }}
           env: {{- . | nindent 12 }}
           {{- end }}
           volumeMounts: {{- include "diffusion-operator.mounts" .root | nindent 12 }}

@@ -1,9 +1,12 @@
 {{- /* Names, labels, and what the operator's pod and the hooks' pods share. */ -}}
 
+{{- /* A Service's name begins with a letter and has no dot; a release's may. */ -}}
 {{- define "diffusion-operator.name" -}}
+{{- $release := replace "." "-" .Release.Name }}
 {{- if .Values.nameOverride }}{{ .Values.nameOverride }}
-{{- else if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 48 | trimSuffix "-" }}
-{{- else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 48 | trimSuffix "-" }}
+{{- else if regexMatch "^[0-9]" $release }}{{ printf "%s-%s" .Chart.Name $release | trunc 48 | trimSuffix "-" }}
+{{- else if contains .Chart.Name $release }}{{ $release | trunc 48 | trimSuffix "-" }}
+{{- else }}{{ printf "%s-%s" $release .Chart.Name | trunc 48 | trimSuffix "-" }}
 {{- end }}
 {{- end }}
 
@@ -65,6 +68,7 @@ app.kubernetes.io/component: operator
 {{- if $every.tolerations }}{{ $_ := set $settings "tolerations" (concat ($settings.tolerations | default list) $every.tolerations | uniq) }}{{ end }}
 {{- if $every.nodeSelector }}{{ $_ := set $settings "nodeSelector" (merge ($settings.nodeSelector | default dict) $every.nodeSelector) }}{{ end }}
 {{- if $every.env }}{{ $_ := set $settings "env" (concat $every.env ($settings.env | default list)) }}{{ end }}
+{{- if $settings.env }}{{ $_ := set $settings "env" (include "diffusion-operator.byName" $settings.env | fromYamlArray) }}{{ end }}
 {{- if and $every.caConfigMap (not $settings.caConfigMap) }}{{ $_ := set $settings "caConfigMap" $every.caConfigMap }}{{ end }}
 {{- toYaml $settings }}
 {{- end }}
@@ -109,14 +113,29 @@ terminationMessagePolicy: FallbackToLogsOnError
 resources: {{- toYaml .Values.resources | nindent 2 }}
 {{- end }}
 
+{{- /* Each variable once, as server-side apply wants it: the last one wins. Takes a container's `env`. */ -}}
+{{- define "diffusion-operator.byName" -}}
+{{- $last := dict }}
+{{- $names := list }}
+{{- range . }}
+{{- $_ := set $last .name . }}
+{{- $names = append $names .name }}
+{{- end }}
+{{- $entries := list }}
+{{- range uniq $names }}{{ $entries = append $entries (get $last .) }}{{ end }}
+{{- toYaml $entries }}
+{{- end }}
+
+{{- /* Takes the root, and what the container needs as it is. */ -}}
 {{- define "diffusion-operator.env" -}}
-{{- if .Values.everyPod.caConfigMap }}
+{{- $env := list }}
+{{- if .root.Values.everyPod.caConfigMap }}
 {{- range list "SSL_CERT_FILE" "REQUESTS_CA_BUNDLE" "CURL_CA_BUNDLE" }}
-- {name: {{ . }}, value: /etc/diffusion-ca/ca.crt}
+{{- $env = append $env (dict "name" . "value" "/etc/diffusion-ca/ca.crt") }}
 {{- end }}
 {{- end }}
-{{- with .Values.everyPod.env }}
-{{ toYaml . }}
+{{- with concat $env .root.Values.everyPod.env .own }}
+{{- include "diffusion-operator.byName" . }}
 {{- end }}
 {{- end }}
 
