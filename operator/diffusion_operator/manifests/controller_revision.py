@@ -18,6 +18,7 @@ from diffusion_operator.manifests.labels import PREFIX, revision_labels
 
 ACTIVATED = f"{PREFIX}/activated-at"
 GOOD = f"{PREFIX}/good"
+PROVEN = f"{PREFIX}/proven"
 HELD = f"{PREFIX}/held"
 ABANDONED = f"{PREFIX}/abandoned"
 ENGINE_OPTION = "--engine"
@@ -42,6 +43,8 @@ class RevisionRecord:
     """When the spec began to ask for it, or it was held no longer; the progress deadline counts from here."""
     good: bool = False
     """Whether all wanted pods were ready at once since `activated_at`."""
+    proven: bool = False
+    """Whether it was good at any time: its template is one that works."""
     held: bool = False
     """Whether its deadline stands still: the rollout is paused, or no pod is wanted."""
     abandoned: str = ""
@@ -74,7 +77,9 @@ def template_artifact(template: Mapping[str, Any]) -> str:
 def controller_revision(owner: Owner, record: RevisionRecord) -> Manifest:
     """Build the ControllerRevision of a record."""
     annotations = {ACTIVATED: record.activated_at.isoformat()}
-    for name, value in ((GOOD, "true" * record.good), (HELD, "true" * record.held), (ABANDONED, record.abandoned)):
+    # What is good is proven, and says so in one annotation: the revisions of an earlier release need no write.
+    flags = {GOOD: record.good, PROVEN: record.proven and not record.good, HELD: record.held}
+    for name, value in (*((name, "true" * holds) for name, holds in flags.items()), (ABANDONED, record.abandoned)):
         if value:
             annotations[name] = value
     data = {
@@ -107,6 +112,7 @@ def revision_record(manifest: Mapping[str, Any]) -> RevisionRecord:
         spec=data["spec"],
         activated_at=datetime.fromisoformat(annotations[ACTIVATED]),
         good=GOOD in annotations,
+        proven=GOOD in annotations or PROVEN in annotations,
         held=HELD in annotations,
         abandoned=annotations.get(ABANDONED, ""),
         base=data.get("base", ""),

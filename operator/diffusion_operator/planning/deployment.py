@@ -125,7 +125,7 @@ def _asked_for(scene: _Scene) -> RevisionRecord | None:
     engine = scene.observed.engine
     if engine is None or engine.state is not EngineState.READY or engine.result is None:
         return latest(scene.observed.records)
-    return activated(scene.observed.records, _candidate(scene, engine, engine.result.artifact))
+    return activated(scene.observed.records, scene.observed.deployments, _candidate(scene, engine, engine.result.artifact))
 
 
 def _candidate(scene: _Scene, engine: ObservedEngine, artifact: str) -> RevisionRecord:

@@ -12,12 +12,16 @@ from diffusion_api.deployment import DiffusionDeploymentSpec
 from diffusion_operator.manifests.base import Manifest
 from diffusion_operator.manifests.controller_revision import RevisionRecord
 from diffusion_operator.manifests.serving_pod import triton_image
-from diffusion_operator.planning.observed import RevisionPods
+from diffusion_operator.planning.observed import RevisionPods, TroubleKind
 from diffusion_operator.settings import OperatorSettings
 
 SPEC_PARTS = ("model", "shapes", "optimization", "accelerator", "serving")
 """Fields of a deployment's spec that an undo brings back; the others scale and roll out, and make no revision."""
 HASH_LENGTH = 10  # With a name of 52 characters and a dash this gives the 63 of a label.
+
+NO_PODS = RevisionPods()
+SETTINGS_TROUBLES = frozenset({TroubleKind.OUT_OF_MEMORY, TroubleKind.IMAGE, TroubleKind.VOLUME})
+"""Troubles whose cure is in the operator's settings."""
 
 
 def revision_name(deployment: str, engine_key: str, spec: DiffusionDeploymentSpec, settings: OperatorSettings) -> str:
@@ -36,24 +40,26 @@ def latest(records: Sequence[RevisionRecord]) -> RevisionRecord | None:
     return max(records, key=lambda record: record.number, default=None)
 
 
-def activated(records: Sequence[RevisionRecord], candidate: RevisionRecord) -> RevisionRecord:
+def activated(records: Sequence[RevisionRecord], pods: Mapping[str, RevisionPods], candidate: RevisionRecord) -> RevisionRecord:
     """Return the record of the revision that the spec asks for.
 
     A revision that is there keeps its template while it serves, so that an upgraded operator restarts no pod. It is not enough where
-    the engine's files lie elsewhere now: then another of the same spec comes after it. One that is asked for again, after others,
+    the engine's files lie elsewhere now, or where no pod of it is ready, it never was good or lacks what the operator's settings give,
+    and it would be made otherwise today: then another of the same spec comes after it. One that is asked for again, after others,
     begins anew: it may serve where it was abandoned, and must become good again.
 
     Args:
         records: What there is.
+        pods: What pods there are, by revision.
         candidate: The record as it would be if new, named after the spec alone; its number is not looked at.
     """
     newest = latest(records)
     alike = [record for record in records if record.base_name == candidate.name]
     is_asked = newest is not None and newest.base_name == candidate.name
-    if newest is not None and is_asked and _is_enough(newest, candidate):
+    if newest is not None and is_asked and _is_enough(newest, pods, candidate):
         return newest
     # What changed under an unchanged spec is the template, so that an earlier one will not do.
-    fitting = [record for record in alike if (_is_made_as(record, candidate) if is_asked else _is_enough(record, candidate))]
+    fitting = [record for record in alike if (_is_made_as(record, candidate) if is_asked else _is_enough(record, pods, candidate))]
     number = newest.number + 1 if newest else 1
     known = latest(fitting)
     if known is not None:
@@ -61,8 +67,13 @@ def activated(records: Sequence[RevisionRecord], candidate: RevisionRecord) -> R
     return replace(_variant(candidate) if alike else candidate, number=number)
 
 
-def _is_enough(record: RevisionRecord, candidate: RevisionRecord) -> bool:
-    return record.artifact == candidate.artifact
+def _is_enough(record: RevisionRecord, pods: Mapping[str, RevisionPods], candidate: RevisionRecord) -> bool:
+    if record.artifact != candidate.artifact:
+        return False
+    state = pods.get(record.name, NO_PODS)
+    trouble = state.trouble.kind if state.trouble else None
+    is_open = not state.ready and (not record.proven or trouble in SETTINGS_TROUBLES)
+    return not is_open or _is_made_as(record, candidate)
 
 
 def _is_made_as(record: RevisionRecord, candidate: RevisionRecord) -> bool:
@@ -95,7 +106,7 @@ def fallback(records: Sequence[RevisionRecord], target: RevisionRecord) -> Revis
 def judged(record: RevisionRecord, *, good: bool, held: bool, now: datetime) -> RevisionRecord:
     """Note on a record that it is good, or that it is held, by a pause or because no pod is wanted; the deadline then begins anew."""
     if good:
-        return replace(record, good=True, held=False)
+        return replace(record, good=True, proven=True, held=False)
     if held:
         return record if record.good else replace(record, held=True)
     return replace(record, held=False, activated_at=now) if record.held else record

@@ -232,6 +232,85 @@ def test_an_upgraded_operator_restarts_no_pod_of_an_engine_that_was_built_elsewh
     assert world.restarts == []
 
 
+def template_of(world: World, revision: str) -> dict[str, Any]:
+    (record,) = [each for each in world.observed().records if each.name == revision]
+    return record.template["spec"]
+
+
+MORE = settings_of(serving={"resources": {"memory": "64Gi"}}, images={"pullSecrets": ["registry"]}, tolerations=[{"operator": "Exists"}])
+
+
+def test_a_first_revision_that_never_served_gets_changed_settings():
+    world = World(trouble=Trouble(TroubleKind.OUT_OF_MEMORY, "OOMKilled"))
+    world.run(1)
+    world.build()
+    world.reconcile()
+    first = world.status.current_revision
+    world.broken.add(first)
+    world.run()
+    assert "resources.memory" in world.message(READY)
+    world.options = MORE
+    world.run()
+    assert world.condition(READY) == (ConditionStatus.TRUE, Reason.SERVING)
+    tried = world.status.serving_revision
+    assert tried != first
+    triton = template_of(world, tried)["containers"][0]
+    assert triton["resources"]["limits"]["memory"] == "64Gi"
+    assert template_of(world, tried)["imagePullSecrets"] == [{"name": "registry"}]
+    assert template_of(world, tried)["tolerations"] == [{"operator": "Exists"}]
+    world.options = settings_of()
+    world.run()
+    assert world.status.serving_revision == tried
+    assert world.restarts == []
+
+
+def test_an_abandoned_revision_is_tried_again_with_changed_settings_and_only_then():
+    world = serving_world()
+    good = world.status.serving_revision
+    world.change(serving={"maxQueueDelayMicroseconds": 5000})
+    world.reconcile()
+    bad = world.status.current_revision
+    world.broken.add(bad)
+    world.run()
+    world.now += timedelta(hours=1)
+    world.run()
+    assert (world.status.current_revision, world.status.serving_revision) == (bad, good)
+    world.options = MORE
+    world.run()
+    assert world.status.serving_revision == world.status.current_revision
+    assert world.status.serving_revision not in (bad, good)
+    assert world.condition(PROGRESSING) == (ConditionStatus.FALSE, Reason.ROLLOUT_COMPLETE)
+
+
+def test_a_revision_that_served_and_runs_out_of_memory_gets_changed_settings_once_no_pod_is_ready():
+    world = serving_world()
+    good = world.status.serving_revision
+    world.trouble = Trouble(TroubleKind.OUT_OF_MEMORY, "OOMKilled")
+    world.broken.add(good)
+    world.pods.happen("break", good)
+    world.options = MORE
+    world.reconcile()
+    assert world.status.current_revision == good
+    for _ in range(2):
+        world.pods.happen("break", good)
+    world.run()
+    assert world.status.serving_revision == world.status.current_revision != good
+    assert world.status.ready_replicas == 3
+
+
+def test_going_back_brings_the_template_that_served():
+    world = serving_world()
+    good = world.status.serving_revision
+    before = template_of(world, good)
+    world.change(serving={"maxQueueDelayMicroseconds": 5000})
+    world.run()
+    world.options = MORE
+    world.change(serving={})
+    world.run()
+    assert world.status.serving_revision == good
+    assert template_of(world, good) == before
+
+
 def test_files_that_are_lost_too_often_are_not_said_to_be_built_again():
     world = serving_world()
     for revision in world.pods.revisions.values():

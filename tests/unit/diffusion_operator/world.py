@@ -18,6 +18,7 @@ from tests.unit.diffusion_operator.scenes import B200_LABELS, NOW, RESULT, SETTI
 from tests.unit.diffusion_operator.simulation import SimulatedCluster
 
 READY, PROGRESSING = ConditionType.READY, ConditionType.PROGRESSING
+CRASHED = Trouble(TroubleKind.CRASHED, "exit code 1")
 NODES = Cluster(node_labels=(B200_LABELS,))
 
 
@@ -35,6 +36,8 @@ class World:
     pods: SimulatedCluster = field(default_factory=SimulatedCluster)
     broken: set[str] = field(default_factory=set)
     """Revisions whose pods never become ready."""
+    trouble: Trouble = CRASHED
+    """What their pods have."""
     ready_at: dict[str, datetime] = field(default_factory=dict)
     status: DiffusionDeploymentStatus | None = None
     prompts: tuple[str, ...] | None = None
@@ -56,7 +59,7 @@ class World:
             name: replace(
                 state,
                 last_ready_at=self.ready_at.get(name),
-                trouble=Trouble(TroubleKind.CRASHED, "exit code 1") if name in self.broken and state.ready < state.desired else None,
+                trouble=self.trouble if name in self.broken and state.ready < state.desired else None,
             )
             for name, state in self.pods.observed().items()
         }
