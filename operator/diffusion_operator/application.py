@@ -31,6 +31,8 @@ from diffusion_operator.settings import OperatorSettings
 
 RETRY_SECONDS = 2.0
 """Time between two attempts to list everything at the start."""
+RELIST_SECONDS = 5.0
+"""A watch that lists has listed everything when it tells of nothing for so long."""
 STUCK_SECONDS = 600.0
 """A reconcile that takes longer hangs: each of its requests ends within half a minute."""
 logger = logging.getLogger(__name__)
@@ -68,6 +70,9 @@ class Operator:
         self._reconciler = Reconciler(self.store, observation, executor, settings, now, self._status_metrics)
         self.controllers = {each: ControllerLoop(each, self._reconciler.reconcile, metrics, back_off) for each in Controller}
         self._leads = False
+        self._stale: set[Kind] = set()
+        """Kinds that a watch has listed anew, so that objects may be held that were deleted meanwhile."""
+        self._is_stale = asyncio.Event()
         self.store.subscribe(self._changed)
 
     async def sync(self) -> None:
@@ -105,6 +110,21 @@ class Operator:
             except ClusterError as error:
                 logger.warning("resync failed: %s", error)
 
+    def relisted(self, kind: Kind) -> None:
+        """Take note that a watch lists a kind anew; also at its start, for something may have gone since `sync`."""
+        self._stale.add(kind)
+        self._is_stale.set()
+
+    async def relist_forever(self) -> None:
+        """List what watches have listed anew once they are done with it, until cancelled."""
+        while True:
+            await self._is_stale.wait()
+            while self._is_stale.is_set():
+                self._is_stale.clear()
+                await asyncio.sleep(RELIST_SECONDS)
+            for kind in tuple(self._stale):
+                await self._relist(kind)
+
     async def lead(self, workers: int) -> None:
         """Reconcile until stopped; only the leader may."""
         self._leads = True
@@ -127,14 +147,26 @@ class Operator:
         """Say why the process is not ready; empty where it is."""
         return "" if self.is_synced else "not everything was listed yet"
 
-    async def _list(self, kind: Kind, namespace: str | None) -> None:
+    async def _relist(self, kind: Kind) -> None:
+        self._stale.discard(kind)
         try:
-            self.store.replace(kind, await self._client.list(kind, namespace), namespace)
+            changed = sum([await self._list(kind, namespace) for namespace in self._namespaces or (None,)])
+        except ClusterError as error:
+            logger.warning("%s could not be listed anew: %s", kind.plural, error)
+            self.relisted(kind)
+        else:
+            logger.log(logging.INFO if changed else logging.DEBUG, "listed %s anew: %d changed unseen", kind.plural, changed)
+
+    async def _list(self, kind: Kind, namespace: str | None) -> int:
+        """List a kind into the store, and count what changed there."""
+        try:
+            return self.store.replace(kind, await self._client.list(kind, namespace), namespace)
         except (MissingError, RefusedError) as error:
             if not kind.optional:
                 raise  # Our CRDs or our rights are missing, or this Kubernetes is too old.
             self._facts.forgo(kind)
             logger.warning("%s is left out: %s", kind.plural, error)
+            return 0
 
     def _changed(self, kind: Kind, body: Manifest, gone: bool) -> None:
         self._status_metrics.follow(kind, body, gone)

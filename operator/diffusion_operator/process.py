@@ -62,7 +62,7 @@ class _Run:
         self, arguments: Arguments, connection: Connection, operator: Operator, leadership: Leadership | None, metrics: OperatorMetrics
     ) -> None:
         self._arguments, self._operator, self._leadership = arguments, operator, leadership
-        self._watch = Watch(connection, operator.store, arguments.namespaces)
+        self._watch = Watch(connection, operator.store, arguments.namespaces, operator.relisted)
         self._master = metrics.leader.labels(arguments.lease_name)
         self._stop = asyncio.Event()
         self._work: asyncio.Task[None] | None = None
@@ -83,13 +83,14 @@ class _Run:
         self._on_signals()  # Kopf has put its own in their place.
         lead = asyncio.create_task(self._lead(), name="lead")
         resync = asyncio.create_task(self._operator.resync_forever(self._arguments.resync_seconds), name="resync")
-        done, _ = await asyncio.wait({stopped, watch, lead, resync}, return_when=asyncio.FIRST_COMPLETED)
+        relist = asyncio.create_task(self._operator.relist_forever(), name="relist")
+        done, _ = await asyncio.wait({stopped, watch, lead, resync, relist}, return_when=asyncio.FIRST_COMPLETED)
         logger.info("stopping: %s", ", ".join(sorted(task.get_name() for task in done)))
         asked = stopped in done
         for task in done - {stopped}:
             if not task.cancelled() and (error := task.exception()):
                 logger.error("%s ended: %s: %s", task.get_name(), type(error).__name__, error, exc_info=error)
-        await self._end(lead, resync, watch=watch)
+        await self._end(lead, resync, relist, watch=watch)
         return 0 if asked else 1
 
     async def _lead(self) -> None:

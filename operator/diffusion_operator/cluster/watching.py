@@ -1,6 +1,7 @@
 """Watches the cluster with Kopf, which lists, follows, reconnects and renews credentials. Its events go into the store, and no further.
 
-Only Kopf's lowest level is used: its handlers above would put annotations and finalizers on users' objects.
+Only Kopf's lowest level is used: its handlers above would put annotations and finalizers on users' objects. Where a watch was broken for too long
+Kopf lists anew, and tells of what is there, but not of what was deleted meanwhile; so whoever can is asked to list that kind, too.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import kopf
@@ -24,8 +25,9 @@ logger = logging.getLogger(__name__)
 class Watch:
     """Kopf, running inside this event loop."""
 
-    def __init__(self, connection: Connection, store: ObjectStore, namespaces: Sequence[str]) -> None:
-        self._connection, self._store, self._namespaces = connection, store, tuple(namespaces)
+    def __init__(self, connection: Connection, store: ObjectStore, namespaces: Sequence[str], relisted: Callable[[Kind], None]) -> None:
+        """`relisted` is told of a kind whenever Kopf lists it, once for each object."""
+        self._connection, self._store, self._namespaces, self._relisted = connection, store, tuple(namespaces), relisted
         self._stop, self._ready = asyncio.Event(), asyncio.Event()
 
     async def run(self) -> None:
@@ -65,11 +67,17 @@ class Watch:
     def _register(self, registry: kopf.OperatorRegistry, kind: Kind) -> None:
         @kopf.on.event(kind.group, kind.version, kind.plural, id=kind.plural, registry=registry)
         async def seen(event: kopf.RawEvent, **_: Any) -> None:
-            body: Manifest = dict(event["object"])
-            if event["type"] == "DELETED":  # Or it lost a label by which it is watched.
-                self._store.forget(kind, body)
-            else:
-                self._store.put(kind, body)
+            self.take(kind, event)
+
+    def take(self, kind: Kind, event: kopf.RawEvent) -> None:
+        """Put into the store what an event tells."""
+        body: Manifest = dict(event["object"])
+        if event["type"] == "DELETED":  # Or it lost a label by which it is watched.
+            self._store.forget(kind, body)
+            return
+        self._store.put(kind, body)
+        if event["type"] is None:
+            self._relisted(kind)
 
 
 class NoDifferences(kopf.DiffBaseStorage):

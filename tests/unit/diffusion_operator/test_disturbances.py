@@ -12,7 +12,9 @@ from diffusion_api.conditions import Reason
 from diffusion_operator.cluster import kinds
 from diffusion_operator.cluster.client import Served
 from diffusion_operator.cluster.errors import RefusedError, UnavailableError
-from diffusion_operator.manifests.labels import MANAGED_BY, MANAGER, managed_labels
+from diffusion_operator.cluster.watching import Watch
+from diffusion_operator.manifests.labels import DEPLOYMENT, MANAGED_BY, MANAGER, managed_labels
+from diffusion_operator.observing.objects import label
 from diffusion_operator.reconciling.keys import Controller, Key
 from tests.unit.diffusion_operator.fake_cluster import TIME, FakeCluster
 from tests.unit.diffusion_operator.running import NAMESPACE, condition, deployment, reference, running, said, served, settled
@@ -301,6 +303,44 @@ def test_a_job_that_is_seen_to_end_before_its_pod_has_its_result():
     engine, reasons = asyncio.run(scenario())
     assert said(engine) == ("True", "EngineReady")
     assert "EngineBuildFailed" not in reasons
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_was_deleted_while_a_watch_was_broken_is_missed_when_it_is_back(fails, monkeypatch):
+    monkeypatch.setattr("diffusion_operator.application.RELIST_SECONDS", 0)
+
+    async def scenario():
+        cluster = FakeCluster()
+        cluster.put(deployment())
+        cluster.put(deployment("other"))
+        async with running(cluster) as operator:
+            await served(operator, cluster)
+            pods = [ref for ref, body in cluster.of_kind("Pod") if label(body, DEPLOYMENT) == "klein"]
+            cluster.deaf = True
+            for ref in pods:
+                cluster.remove(ref)
+            cluster.deaf = False
+            await settled(operator)
+            unseen = cluster.objects[KLEIN]["status"]["readyReplicas"]
+            listed = cluster.list
+
+            async def failing(*arguments):
+                cluster.list = listed
+                raise UnavailableError("the server is away")
+
+            cluster.list = failing if fails else listed
+            relist = asyncio.create_task(operator.relist_forever())
+            watch = Watch(None, operator.store, (), operator.relisted)
+            for _, body in cluster.of_kind("Pod"):
+                watch.take(kinds.POD, {"type": None, "object": body})
+            while cluster.objects[KLEIN]["status"]["readyReplicas"]:
+                await asyncio.sleep(0)
+            relist.cancel()
+        return unseen, cluster.calls.count(("list", "Pod"))
+
+    unseen, listings = asyncio.run(asyncio.wait_for(scenario(), 30))
+    assert unseen == 1
+    assert listings <= 4, "one listing for all that a watch tells"
 
 
 def test_lost_events_are_healed_by_a_resync():
