@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import pytest
 
+from diffusion_operator.cluster import kinds
 from tests.chart.rendering import NAMESPACE, ROOT, VARIANTS, Manifest, of_kind, one, render
 from tests.unit.diffusion_operator.test_manifests_against_kubernetes import manifests
 
@@ -65,7 +66,23 @@ def test_no_right_is_a_wildcard_and_none_reaches_secrets(variant):
 def test_the_operator_may_write_every_kind_that_it_makes():
     granted = operator_rights("everything")
     for resource in written():
-        assert {"get", "create", "patch"} <= granted.get(resource, set()), resource
+        assert {"create", "patch"} <= granted.get(resource, set()), resource
+
+
+def test_single_objects_may_be_read_only_where_the_code_asks_for_one():
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "operator/diffusion_operator").rglob("*.py"))
+    asked = set(re.findall(r"_client\.get\((?:ref\(kinds\.)?(\w[\w.]*)", sources))
+    assert asked == {"CLAIM", "CONFIG_MAP", "self._lease"}
+    assert '_request("GET", POD.path(pod.namespace, pod.name, "log")' in sources
+    readable = {resource for resource, verbs in operator_rights("everything").items() if "get" in verbs}
+    kinds_asked = {("", kinds.CLAIM.plural), ("", kinds.CONFIG_MAP.plural), (kinds.LEASE.group, kinds.LEASE.plural)}
+    assert readable == kinds_asked | {("", "pods/log")}
+
+
+def test_what_the_operator_holds_in_memory_it_may_list_and_watch():
+    granted = operator_rights("everything")
+    for kind in kinds.HELD:
+        assert ({"list", "watch"} if kind.watched else {"list"}) <= granted[kind.group, kind.plural], kind.name
 
 
 def test_the_operator_may_write_nothing_that_it_does_not_make():
