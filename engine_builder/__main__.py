@@ -1,5 +1,6 @@
 """`python -m engine_builder build JOB.yaml --store DIR` and `… remove ARTIFACT --store DIR`: the builder as it runs in a pod.
 
+With DIFFUSION_STORE_URI=s3://bucket/prefix, DIR is this machine's copy of that bucket.
 At a terminal a build shows bars; elsewhere it prints JSON lines, of which the last is the result, and writes that line to the container's
 termination log, from which the operator reads it. Exit codes are those of `engine_builder.errors`.
 """
@@ -10,7 +11,7 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import yaml
@@ -18,7 +19,7 @@ from rich.console import Console
 
 from diffusion_api.build_job import BuildJob
 from diffusion_api.parsing import InvalidSpecError, parse_build_job
-from engine_builder.build import BuildSettings, BuiltEngine, build_engine
+from engine_builder.build import ENGINE_STAGE, BuildSettings, build_engine
 from engine_builder.errors import InvalidJobError
 from engine_builder.failures import as_build_error
 from engine_builder.fetch.local import folder_of_files
@@ -28,6 +29,9 @@ from engine_builder.result_line import ResultLine, failure_line, json_line, remo
 from engine_builder.store import Store
 
 CREDENTIALS_VARIABLE = "DIFFUSION_CREDENTIALS_DIR"
+STORE_URI_VARIABLE = "DIFFUSION_STORE_URI"
+FETCH_STAGE = "fetch"
+"""Its result stays out of a bucket: the checkpoint comes from its own source as fast."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -76,29 +80,40 @@ def read_credentials(folder: Path | None) -> Mapping[str, str]:
 
 
 def _remove(options: argparse.Namespace) -> ResultLine:
+    say = JsonLinesProgress().message
     removed = remove_artifact(
-        Store(options.store),
+        _store(options.store, say),
         options.artifact,
         unused_seconds=3600 * options.unused_hours,
-        on_wait=lambda holder: JsonLinesProgress().message(f"{holder} uses it; waiting"),
+        on_wait=lambda holder: say(f"{holder} uses it; waiting"),
     )
     return removal_line(removed)
 
 
 def _build(options: argparse.Namespace) -> ResultLine:
-    store = Store(options.store)
-    return success_line(_built_engine(options, store), store.root)
+    if sys.stderr.isatty():
+        with RichProgress(Console(stderr=True, highlight=False)).live() as bars:
+            return _built(options, bars)
+    return _built(options, JsonLinesProgress())
 
 
-def _built_engine(options: argparse.Namespace, store: Store) -> BuiltEngine:
+def _built(options: argparse.Namespace, progress: BuildProgress) -> ResultLine:
     job = read_job(options.job)
     folder = os.environ.get(CREDENTIALS_VARIABLE)
     settings = BuildSettings(folder_of_files(options.job), read_credentials(Path(folder) if folder else None), hash_reused=True)
-    if sys.stderr.isatty():
-        with RichProgress(Console(stderr=True, highlight=False)).live() as bars:
-            return build_engine(job, store, settings, progress=bars)
-    progress: BuildProgress = JsonLinesProgress()
-    return build_engine(job, store, settings, progress=progress)
+    store = _store(options.store, progress.message)
+    with store.timings():
+        return success_line(build_engine(job, store, settings, progress=progress), store.root)
+
+
+def _store(root: Path, say: Callable[[str], None]) -> Store:
+    """Open the store, over the bucket that the environment names; only then is anything of S3 imported."""
+    uri = os.environ.get(STORE_URI_VARIABLE)
+    if not uri:
+        return Store(root)
+    from engine_builder.store.bucket_store import open_bucket_store  # noqa: PLC0415
+
+    return open_bucket_store(root, uri, required=(ENGINE_STAGE,), local=(FETCH_STAGE,), say=say)
 
 
 def _write_termination_log(path: Path, result: ResultLine) -> None:

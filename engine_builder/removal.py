@@ -52,21 +52,21 @@ def remove_artifact(
 
 def unneeded(store: Store, *, unused_since: float) -> tuple[Artifact, ...]:
     """Return stage results that no engine of the store was made from and that were not used since a time, in seconds since 1970."""
-    artifacts = store.artifacts()
+    artifacts = store.known()
     needed: set[str] = set()
     for engine in artifacts:
         if _is_engine(engine):
-            made_from = _made_from(engine)
+            made_from = _made_from(store, engine)
             if made_from is None:
                 return ()
             needed |= made_from
     return tuple(each for each in artifacts if not _is_engine(each) and each.name not in needed and each.last_used < unused_since)
 
 
-def _made_from(engine: Artifact) -> set[str] | None:
+def _made_from(store: Store, engine: Artifact) -> set[str] | None:
     """Folder names that an engine was made from; None where its report cannot be read or does not tell."""
     try:
-        report = BuildReport.model_validate_json((engine.path / REPORT_FILE).read_bytes())
+        report = BuildReport.model_validate_json(store.read(engine, REPORT_FILE))
     except (OSError, ValidationError):
         return None
     if any(stage.artifact is None for stage in report.stages):

@@ -1,7 +1,7 @@
 """The content-addressed store that makes builds resumable: what is there is complete, what is not is built once.
 
-`artifacts.py` is the store, `locks.py` keeps two builders apart, `checksums.py` finds corruption, `disk.py` finds a full disk early,
-and `digests.py` gives things their names.
+`artifacts.py` is the store, `bucket_store.py` the same over a bucket, `locks.py` keeps two builders apart, `checksums.py` finds
+corruption, `disk.py` finds a full disk early, and `digests.py` gives things their names.
 """
 
 from engine_builder.store.artifacts import ARTIFACT_NAME, Artifact, Built, Store

@@ -28,6 +28,7 @@ from engine_builder.store.locks import OnWait, file_lock, shared_file_lock, try_
 DIGEST_LENGTH = 16
 """Hex digits of a digest that a folder's name carries: 64 bits, so 10,000 artifacts collide with a chance of 3e-12."""
 ARTIFACT_NAME = re.compile(rf"[a-z0-9][a-z0-9_.-]*-[0-9a-f]{{{DIGEST_LENGTH}}}")
+TIMING_CACHE = "timing-cache"
 BUILDS_LOCK = "builds"
 """Lock that every build shares and a removal of what builds use has alone."""
 
@@ -57,7 +58,7 @@ class Built:
 
 
 class Store:
-    """A content-addressed store in a local folder or on a volume that several builders mount.
+    """A content-addressed store in a local folder or on a volume that several builders mount; `bucket_store.py` adds a bucket to it.
 
     Needs of the file system: atomic rename, fsync, and `flock` (see `locks.file_lock` for NFS).
     """
@@ -88,7 +89,7 @@ class Store:
         if not path.is_dir():
             return None
         if differences(path, full=full):
-            self.set_aside(path)
+            self._move(path, "corrupt")
             return None
         with suppress(OSError):  # A store mounted read-only is fine to use; it only keeps no record of it.
             os.utime(path / CHECKSUMS)
@@ -102,7 +103,8 @@ class Store:
             return Built(path, reused=True)
         target = self.path(stage_name, digest)
         with file_lock(self._lock_path(target.name), on_wait):
-            if (path := self.find(stage_name, digest)) is not None:
+            # Whoever was waited for built it here; to look elsewhere needs this very lock.
+            if (path := Store.find(self, stage_name, digest)) is not None:
                 return Built(path, reused=True)
             with self._partial_of(target, resume=resume) as partial:
                 build(partial)
@@ -196,6 +198,28 @@ class Store:
         paths = [path for path in (self.root / "artifacts").iterdir() if path.is_dir() and path.suffix != ".partial"]
         found = [Artifact(path.name, path, size_of_tree(path), _last_used(path)) for path in paths]
         return tuple(sorted(found, key=lambda artifact: (artifact.last_used, artifact.name)))
+
+    def known(self) -> tuple[Artifact, ...]:
+        """List complete artifacts wherever they lie, the longest unused first."""
+        return self.artifacts()
+
+    def read(self, artifact: Artifact, file: str) -> bytes:
+        """Return a small file of an artifact that `known` gave.
+
+        Raises:
+            OSError: It is not there.
+        """
+        return (artifact.path / file).read_bytes()
+
+    @property
+    def timing_cache(self) -> Path:
+        """Folder in which compilers keep what they measured, from build to build."""
+        return self.root / TIMING_CACHE
+
+    @contextmanager
+    def timings(self) -> Iterator[None]:
+        """Have the timings of earlier builds in `timing_cache` while the block runs, and keep those that it adds."""
+        yield
 
     def prune(self, *, max_bytes: int, keep: Collection[str] = ()) -> tuple[Artifact, ...]:
         """Remove leftovers of dead builders, then the longest unused artifacts until the rest is small enough.

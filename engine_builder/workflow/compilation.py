@@ -100,7 +100,7 @@ def compile_stage(context: BuildContext, choice: Choice, piece: ExportedPiece) -
         files = folder / "files"
         files.mkdir()
         request = CompileRequest(piece.name, piece.onnx, piece.inputs, piece.outputs, profile, choice.recipe.precision)
-        compiled = compiler.compile(request, files, context.runner.store.root / "timing-cache")
+        compiled = compiler.compile(request, files, context.runner.store.timing_cache)
         facts = {
             "piece": compiled.piece.to_wire(),
             "bytes": compiled.size_bytes,
