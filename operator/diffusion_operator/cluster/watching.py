@@ -1,7 +1,7 @@
 """Watches the cluster with Kopf, which lists, follows, reconnects and renews credentials. Its events go into the store, and no further.
 
-Only Kopf's lowest level is used: its handlers above would put annotations and finalizers on users' objects. Where a watch was broken for too long
-Kopf lists anew, and tells of what is there, but not of what was deleted meanwhile; so whoever can is asked to list that kind, too.
+Only Kopf's lowest level is used: its handlers above would put annotations and finalizers on users' objects. Where a watch was broken
+for too long Kopf lists anew, and tells of what is there, but not of what was deleted meanwhile; so whoever can is asked to list that kind.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Plan(Generic[Status]):
-    """What to do now. An executor applies what differs, then deletes, then writes the status if it changed."""
+    """What to do now. An executor deletes, then applies what differs, then writes the status if it changed."""
 
     status: Status
     apply: tuple[Manifest, ...] = ()

@@ -1,5 +1,6 @@
-"""Carries out a plan: applies what differs, deletes, writes the status if it changed, tells events. In this order, so that whatever
-fails, and wherever the operator dies, the next look finds a state from which the same plan leads on.
+"""Carries out a plan: deletes, applies what differs, writes the status if it changed, tells events. In this order, so that whatever
+fails, and wherever the operator dies, the next look finds a state from which the same plan leads on. What is deleted may stand in the
+way of what is applied: KEDA's admission refuses a ScaledObject beside a HorizontalPodAutoscaler of the same target.
 """
 
 from __future__ import annotations

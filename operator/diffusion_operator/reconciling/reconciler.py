@@ -92,8 +92,8 @@ class Reconciler:
 
     async def _carry_out(self, body: Manifest, before: Status | None, plan: Plan[Status], now: datetime) -> Outcome:
         try:
-            changed = [await self.executor.apply(manifest) for manifest in plan.apply]
-            changed += [await self.executor.delete(ref) for ref in plan.delete]
+            changed = [await self.executor.delete(ref) for ref in plan.delete]
+            changed += [await self.executor.apply(manifest) for manifest in plan.apply]
         except (RefusedError, LeftoverError) as error:
             if isinstance(error, LeftoverError) and _age_seconds(body, now) < LEFTOVER_SECONDS:
                 raise

@@ -10,10 +10,13 @@ from datetime import timedelta
 from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 
+from diffusion_operator.cluster import kinds
+from diffusion_operator.cluster.client import Served
+from diffusion_operator.cluster.errors import RefusedError
 from tests.unit.diffusion_api.strategies import deployments
 from tests.unit.diffusion_operator.fake_cluster import FakeCluster
 from tests.unit.diffusion_operator.running import NAMESPACE, condition, deployment, reference, running, said, served, settled
-from tests.unit.diffusion_operator.scenes import NOW
+from tests.unit.diffusion_operator.scenes import NOW, settings
 
 KLEIN = reference("DiffusionDeployment", "klein")
 
@@ -233,6 +236,28 @@ def test_engines_without_users_go_after_their_time_and_their_files_before_them()
         return cluster
 
     assert not list(asyncio.run(scenario()).of_kind("DiffusionEngine"))
+
+
+def test_an_autoscaler_makes_room_before_another_comes():
+    async def scenario():
+        cluster = FakeCluster()
+        cluster.served_now = Served(frozenset(), custom_metrics=True)
+        cluster.put(deployment(autoscaling={"minReplicas": 1, "maxReplicas": 3}))
+
+        def one_autoscaler(manifest):
+            if manifest["kind"] == "ScaledObject" and list(cluster.of_kind("HorizontalPodAutoscaler")):
+                raise RefusedError("the workload is managed by the hpa klein already")
+
+        cluster.check = one_autoscaler
+        async with running(cluster, settings=settings(scaling={"prometheusUrl": "http://prometheus"})) as operator:
+            await served(operator, cluster)
+            before = [ref.kind for ref in cluster.objects if ref.kind in ("HorizontalPodAutoscaler", "ScaledObject")]
+            cluster.served_now = Served(frozenset({kinds.SCALED_OBJECT}), custom_metrics=True)
+            await operator.resync()
+            await served(operator, cluster)
+        return before, [ref.kind for ref in cluster.objects if ref.kind in ("HorizontalPodAutoscaler", "ScaledObject")]
+
+    assert asyncio.run(scenario()) == (["HorizontalPodAutoscaler"], ["ScaledObject"])
 
 
 @given(mutation=deployments)
