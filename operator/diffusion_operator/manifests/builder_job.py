@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 from diffusion_api.build_job import BuildJob
@@ -26,19 +27,30 @@ QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 
 def job_config_map(name: str, owner: Owner, job: BuildJob) -> Manifest:
-    """Build the ConfigMap with the job file. A file and not an argument, for prompts may be long; immutable, as the engine is."""
-    data = {JOB_FILE: json.dumps(job.to_wire(), indent=2, ensure_ascii=False)}
-    return child("v1", "ConfigMap", name, owner, engine_labels(owner.name), immutable=True, data=data)
+    """Build the ConfigMap with the job file. A file and not an argument, for prompts may be long; immutable, as the engine is.
+
+    Its name carries a digest: where an engine is built again, a later release or other prompts may give another file, and the API
+    server refuses a change of the one that is there.
+
+    Args:
+        name: Name of the Job, with which its own begins.
+        owner: The DiffusionEngine.
+        job: What the file says.
+    """
+    text = json.dumps(job.to_wire(), indent=2, ensure_ascii=False)
+    full_name = f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return child("v1", "ConfigMap", full_name, owner, engine_labels(owner.name), immutable=True, data={JOB_FILE: text})
 
 
-def builder_job(name: str, owner: Owner, spec: DiffusionEngineSpec, settings: OperatorSettings) -> Manifest:
+def builder_job(name: str, owner: Owner, spec: DiffusionEngineSpec, settings: OperatorSettings, *, config_map: str = "") -> Manifest:
     """Build the Job. Apply it once only: Kueue and the Job controller change `suspend` afterwards.
 
     Args:
-        name: Name of the Job, of its ConfigMap and of its ResourceClaimTemplate.
+        name: Name of the Job and of its ResourceClaimTemplate.
         owner: The DiffusionEngine.
         spec: Its spec.
         settings: The operator's.
+        config_map: Name of the ConfigMap with the job file; empty: the Job's.
     """
     policy = settings.build
     labels = engine_labels(owner.name)
@@ -49,7 +61,7 @@ def builder_job(name: str, owner: Owner, spec: DiffusionEngineSpec, settings: Op
             "ttlSecondsAfterFinished": policy.ttl_seconds,
             "suspend": True if policy.queue_name else None,
             "podFailurePolicy": pod_failure_policy(),
-            "template": {"metadata": {"labels": dict(labels)}, "spec": _pod(name, spec, settings)},
+            "template": {"metadata": {"labels": dict(labels)}, "spec": _pod(name, spec, settings, config_map or name)},
         }
     )
     queue = {QUEUE_LABEL: policy.queue_name} if policy.queue_name else {}
@@ -62,12 +74,12 @@ def claims_of(model: ModelSource) -> tuple[str, ...]:
     return tuple(dict.fromkeys(uri.removeprefix("pvc://").partition("/")[0] for uri in uris if uri.startswith("pvc://")))
 
 
-def _pod(name: str, spec: DiffusionEngineSpec, settings: OperatorSettings) -> Manifest:
+def _pod(name: str, spec: DiffusionEngineSpec, settings: OperatorSettings, config_map: str) -> Manifest:
     return pod_spec(
         spec.accelerator,
         settings,
         containers=[_container(spec, settings)],
-        volumes=[store_volume(settings), {"name": "job", "configMap": {"name": name}}, *_model_volumes(spec.model)],
+        volumes=[store_volume(settings), {"name": "job", "configMap": {"name": config_map}}, *_model_volumes(spec.model)],
         claim_template=name,
         restartPolicy="Never",  # podFailurePolicy knows no other.
         terminationGracePeriodSeconds=settings.build.grace_seconds,

@@ -166,7 +166,8 @@ def _started(scene: _Scene) -> EnginePlan:
     if uses_claims(spec.accelerator, settings):
         labels = engine_labels(owner.name)
         apply.append(resource_claim_template(name, owner, labels, spec.accelerator, settings.dynamic_resources))
-    apply += [job_config_map(name, owner, job), builder_job(name, owner, spec, settings)]
+    job_file = job_config_map(name, owner, job)
+    apply += [job_file, builder_job(name, owner, spec, settings, config_map=job_file["metadata"]["name"])]
     return _plan(scene, *_underway(Reason.ENGINE_PENDING, f"Job {name} is made"), phase="Pending", apply=tuple(apply))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from diffusion_operator.cluster import kinds
 from diffusion_operator.cluster.client import Listing, Served
-from diffusion_operator.cluster.errors import ClusterError, MissingError, OutdatedError
+from diffusion_operator.cluster.errors import ClusterError, MissingError, OutdatedError, RefusedError
 from diffusion_operator.cluster.kinds import Kind, kind_of
 from diffusion_operator.cluster.store import ObjectStore
 from diffusion_operator.manifests.base import Manifest, Ref, ref_of
@@ -63,6 +63,8 @@ class FakeCluster:
         before = self.objects.get(ref)
         if before is not None and not force and before.get("manager") == "user":
             raise OutdatedError(f"conflict with user: {ref.kind} {ref.name}")
+        if before is not None and _is_immutable(before) and before.get("data") != json.loads(json.dumps(manifest.get("data"))):
+            raise RefusedError(f"{ref.kind} {ref.name} is invalid: data: field is immutable")
         server = {name: before["metadata"][name] for name in SERVER_SET if name in before["metadata"]} if before else {}
         body = {**copy.deepcopy(manifest), **({"status": before["status"]} if before and "status" in before else {})}
         body["metadata"] |= server
@@ -248,6 +250,10 @@ class FakeCluster:
         if kind in kinds.HELD and kind.watched and not self.deaf:
             for store in self.stores:
                 tell(store)
+
+
+def _is_immutable(body: Manifest) -> bool:
+    return body.get("immutable") is True or body["kind"] == "ControllerRevision"
 
 
 def _owners(body: Manifest) -> set[str]:

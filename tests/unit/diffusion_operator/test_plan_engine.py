@@ -69,7 +69,13 @@ def test_a_store_that_is_there_or_is_brought_is_not_made():
 def test_under_dra_the_job_s_claim_template_comes_with_it():
     made = plan(options=settings(dynamicResources={"enabled": True}))
     names = {each["kind"]: each["metadata"]["name"] for each in made.apply}
-    assert names["ResourceClaimTemplate"] == names["Job"] == names["ConfigMap"]
+    assert names["ResourceClaimTemplate"] == names["Job"]
+
+
+def test_the_job_mounts_the_job_file_that_is_made_with_it():
+    config_map, job = plan().apply[-2:]
+    volumes = job["spec"]["template"]["spec"]["volumes"]
+    assert [each["configMap"]["name"] for each in volumes if "configMap" in each] == [config_map["metadata"]["name"]]
 
 
 @pytest.mark.parametrize("phase", [phase for phase in JobPhase if phase is not JobPhase.ABSENT])

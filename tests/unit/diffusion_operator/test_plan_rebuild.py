@@ -7,9 +7,9 @@ from typing import Any
 
 from diffusion_api.prepare_exit import PrepareExit
 from diffusion_operator.manifests.controller_revision import template_artifact
-from diffusion_operator.manifests.labels import REVISION
+from diffusion_operator.manifests.labels import COMPONENT, ENGINE, MANAGED_BY, MANAGER, REVISION, SERVING
 from tests.unit.diffusion_operator.fake_cluster import FakeCluster
-from tests.unit.diffusion_operator.running import deployment, reference, running, served, settled
+from tests.unit.diffusion_operator.running import NAMESPACE, deployment, reference, running, served, settled
 from tests.unit.diffusion_operator.scenes import RESULT
 
 KLEIN = reference("DiffusionDeployment", "klein")
@@ -26,6 +26,44 @@ def miss_files(cluster: FakeCluster, finished: str) -> None:
     for ref, pod in cluster.of_kind("Pod"):
         if REVISION in pod["metadata"]["labels"]:
             cluster.edit(ref, status=status)
+
+
+def test_an_engine_whose_prompts_were_changed_meanwhile_is_built_again():
+    async def scenario():
+        cluster = FakeCluster()
+        spec = dict(deployment()["spec"])
+        spec["optimization"] = {"qualityBudget": {"minPSNR": 32}, "calibration": {"promptsConfigMap": {"name": "prompts"}}}
+        metadata = {"name": "ahead", "namespace": NAMESPACE}
+        prompts = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {**metadata, "name": "prompts"}}
+        cluster.put({**prompts, "data": {"prompts.txt": "a cat"}})
+        cluster.put({"apiVersion": "diffusionoperator.io/v1alpha1", "kind": "DiffusionEngine", "metadata": metadata, "spec": spec})
+        async with running(cluster) as operator:
+            await settled(operator)
+            cluster.run_jobs()
+            await settled(operator)
+            cluster.put({**prompts, "data": {"prompts.txt": "a dog"}})
+            cluster.put(pod_that_misses_files("ahead"))
+            await settled(operator)
+            return cluster
+
+    cluster = asyncio.run(scenario())
+    (job,) = [body for _, body in cluster.of_kind("Job")]
+    (mounted,) = [each["configMap"]["name"] for each in job["spec"]["template"]["spec"]["volumes"] if "configMap" in each]
+    assert "a dog" in cluster.objects[reference("ConfigMap", mounted, "v1")]["data"]["job.json"]
+    assert said(cluster.one("DiffusionEngine")) == ("False", "EnginePending")
+
+
+def pod_that_misses_files(engine: str) -> dict[str, Any]:
+    end = {"exitCode": int(PrepareExit.FILES_MISSING), "message": "no manifest", "finishedAt": "2026-08-01T13:00:00Z"}
+    labels = {ENGINE: engine, COMPONENT: SERVING, REVISION: "other-1", MANAGED_BY: MANAGER}
+    status = {"phase": "Pending", "initContainerStatuses": [{"name": "prepare-engine", "ready": False, "state": {"terminated": end}}]}
+    metadata = {"name": "other-1-a", "namespace": NAMESPACE, "labels": labels}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {}, "status": status}
+
+
+def said(body: dict[str, Any]) -> tuple[str, str]:
+    (ready,) = [each for each in body["status"]["conditions"] if each["type"] == "Ready"]
+    return ready["status"], ready["reason"]
 
 
 def test_old_pods_do_not_have_an_engine_built_again_that_lies_elsewhere_now():
