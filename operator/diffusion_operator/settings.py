@@ -6,12 +6,13 @@ Reads nothing itself; `settings_file` does. Field names are those of the file, i
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from diffusion_api.base import DNS_SUBDOMAIN_PATTERN, ApiModel
 
+NAMESPACE_OR_ALL_PATTERN = r"^(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?)$"
 QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
 
 
@@ -84,16 +85,23 @@ class PvcStore(ApiModel):
 
 
 class S3Store(ApiModel):
-    """Engines in a bucket, with a copy on the node. Not carried out: builder and Triton of this release do not read it."""
+    """Engines in a bucket, from which every pod brings a copy of its own."""
 
     kind: Literal["S3"] = "S3"
     """Kind of store."""
     uri: str = Field(pattern=r"^s3://.+$")
-    """Where engines lie, for example `s3://models/engines`."""
+    """Where engines lie, for example `s3://models/engines`; it belongs to this operator alone."""
     secret_name: str | None = Field(default=None, pattern=DNS_SUBDOMAIN_PATTERN)
-    """Secret with `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` …; unset: the pod's own role."""
+    """Secret with `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and, for another server than Amazon's, `AWS_ENDPOINT_URL`, in each namespace
+    that has deployments; unset: the pod's own role."""
+    shared_namespaces: tuple[Annotated[str, Field(pattern=NAMESPACE_OR_ALL_PATTERN)], ...] = ()
+    """Namespaces that share engines, which are then built once for all of them; `*`: all. Every other namespace has engines of its own."""
     scratch_size: str = Field(default="200Gi", pattern=QUANTITY_PATTERN)
-    """Size of the node's copy."""
+    """Size of a pod's copy: for a builder checkpoint, stages and engine, for a serving pod its engine."""
+
+    def shares(self, namespace: str) -> bool:
+        """Tell whether a namespace shares its engines."""
+        return not {"*", namespace}.isdisjoint(self.shared_namespaces)
 
 
 class BuildPolicy(ApiModel):
@@ -197,6 +205,8 @@ class OperatorSettings(ApiModel):
     """Further environment of builder and Triton, for example proxies, as in a container's `env`."""
     ca_config_map: str | None = Field(default=None, pattern=DNS_SUBDOMAIN_PATTERN)
     """ConfigMap in the namespace of the pods whose `ca.crt` downloads trust."""
+    pod_monitor_labels: dict[str, str] = Field(default_factory=dict)
+    """Labels by which Prometheus finds the PodMonitors of serving pods, for example those that kube-prometheus-stack selects."""
     network_policies: bool = True
     """Whether NetworkPolicies are made."""
     engine_retention_seconds: int = Field(default=604_800, ge=0)

@@ -98,6 +98,24 @@ def test_alerts_name_reasons_that_exist():
     assert named <= {reason.value for reason in Reason}
 
 
+@pytest.mark.parametrize(
+    "reason",
+    [
+        Reason.NO_MATCHING_NODE,
+        Reason.IMAGE_UNAVAILABLE,
+        Reason.VOLUME_UNAVAILABLE,
+        Reason.APPLY_REFUSED,
+        Reason.PROMPTS_NOT_FOUND,
+        Reason.ENGINE_BUILD_FAILED,
+        Reason.BUILD_DEADLINE_EXCEEDED,
+        Reason.OUT_OF_MEMORY,
+    ],
+)
+def test_an_engine_that_goes_no_further_is_heard_of(reason):
+    asked = [re.search(r'kind="DiffusionEngine",ready="False",reason=~"([^"]+)"', rule["expr"]) for rule in RULES]
+    assert any(pattern and re.fullmatch(pattern[1], reason.value) for pattern in asked)
+
+
 def test_monitoring_objects_carry_the_labels_by_which_they_are_found():
     manifests = render("everything")
     for kind in ("ServiceMonitor", "PrometheusRule"):

@@ -59,7 +59,7 @@ def plan_deployment(
     if traffic is not None:
         records[traffic.asked.name] = traffic.asked
     serving = _serving(scene, traffic, records) if traffic else _Objects()
-    scaling = scaling_plan(scene.owner, deployment.spec, observed.cluster, settings)
+    scaling = scaling_plan(scene.owner, deployment.spec, observed.cluster, settings, observed.autoscaler_problems)
     outcome = Outcome(scene.identity, observed.engine, traffic, scaling.verdict)
     status = outcome_status(deployment, observed, settings, outcome, now)
     apply = (*_engine(scene), *serving.apply, *(scaling.apply if traffic else ()))
@@ -137,7 +137,9 @@ def _candidate(scene: _Scene, engine: ObservedEngine, artifact: str) -> Revision
         number=0,
         engine=engine.name,
         engine_key=scene.identity.key,
-        template=serving_pod_template(metadata.name, spec, scene.settings, revision=name, engine=engine.name, artifact=artifact),
+        template=serving_pod_template(
+            metadata.name, spec, scene.settings, namespace=scene.owner.namespace, revision=name, engine=engine.name, artifact=artifact
+        ),
         spec={part: wire[part] for part in SPEC_PARTS if part in wire},
         activated_at=scene.now.replace(microsecond=0),
     )
@@ -155,7 +157,7 @@ def _serving(scene: _Scene, traffic: Traffic, records: Mapping[str, RevisionReco
     if settings.network_policies:
         apply.append(serving_network_policy(owner, settings))
     if scene.observed.cluster.pod_monitors:
-        apply.append(pod_monitor(owner))
+        apply.append(pod_monitor(owner, settings))
     if uses_claims(spec.accelerator, settings):
         apply += [_claim_template(scene, records[name]) for name in sorted(running)]
     # Those that shrink go first, so that their GPUs are given back before others are asked for.

@@ -9,7 +9,7 @@ from diffusion_api.serving import Autoscaling
 from diffusion_operator.manifests.autoscalers import horizontal_pod_autoscaler, scaled_object
 from diffusion_operator.manifests.base import Ref, ref_of
 from diffusion_operator.manifests.controller_revision import RevisionRecord, controller_revision, revision_record
-from diffusion_operator.manifests.labels import selector_text, serving_selector
+from diffusion_operator.manifests.labels import selector_text, serving_labels, serving_selector
 from diffusion_operator.manifests.network_policy import serving_network_policy
 from diffusion_operator.manifests.pod_disruption_budget import pod_disruption_budget
 from diffusion_operator.manifests.pod_monitor import pod_monitor
@@ -22,7 +22,9 @@ from tests.unit.diffusion_operator.scenes import NOW, OWNER, SETTINGS, deploymen
 
 def template(options=SETTINGS, **changes):
     spec = deployment(**changes).spec
-    return serving_pod_template("klein", spec, options, revision="klein-1", engine="engine-1", artifact="artifacts/engine-1")
+    return serving_pod_template(
+        "klein", spec, options, namespace="pictures", revision="klein-1", engine="engine-1", artifact="artifacts/engine-1"
+    )
 
 
 def record(**changes) -> RevisionRecord:
@@ -137,7 +139,13 @@ def test_serving_pods_do_not_call_out_unless_the_engine_is_in_a_bucket():
 
 
 def test_each_pod_s_metrics_are_scraped():
-    assert pod_monitor(OWNER)["spec"]["podMetricsEndpoints"] == [{"port": "metrics"}]
+    assert pod_monitor(OWNER, SETTINGS)["spec"]["podMetricsEndpoints"] == [{"port": "metrics"}]
+
+
+def test_a_pod_monitor_carries_the_labels_by_which_prometheus_selects_and_keeps_its_own():
+    asked = {"release": "prometheus", "app.kubernetes.io/managed-by": "somebody"}
+    labels = pod_monitor(OWNER, settings(podMonitorLabels=asked))["metadata"]["labels"]
+    assert labels == {**serving_labels(OWNER.name), "release": "prometheus"}
 
 
 def test_the_hpa_scales_the_resource_itself_on_pending_requests_per_pod():
