@@ -12,9 +12,8 @@ from diffusion_operator.manifests.engine import MADE_FOR
 from diffusion_operator.manifests.labels import REVISION
 from diffusion_operator.observing.objects import Body, annotation, is_deleted, label, part
 from diffusion_operator.observing.pods import NO_TROUBLES, holds_accelerator, is_serving, ready_since, trouble
+from diffusion_operator.planning.engine import NOT_STARTED
 from diffusion_operator.planning.observed import EngineState, ObservedEngine, RevisionPods, Trouble
-
-PENDING_REASONS = frozenset({Reason.ENGINE_PENDING, Reason.NO_MATCHING_NODE, Reason.IMAGE_UNAVAILABLE, Reason.VOLUME_UNAVAILABLE})
 
 
 def revision_records(bodies: Iterable[Body]) -> tuple[RevisionRecord, ...]:
@@ -76,7 +75,7 @@ def _state(engine: DiffusionEngine) -> EngineState:
         return EngineState.PENDING if is_rebuilt else EngineState.FAILED
     if ready.reason is Reason.ENGINE_QUEUED:
         return EngineState.QUEUED
-    return EngineState.PENDING if ready.reason in PENDING_REASONS else EngineState.BUILDING
+    return EngineState.PENDING if ready.reason in NOT_STARTED else EngineState.BUILDING
 
 
 def _desired(body: Body) -> int:

@@ -28,6 +28,8 @@ from diffusion_operator.settings import OperatorSettings, PvcStore
 EnginePlan = Plan[DiffusionEngineStatus]
 READY, BUILT, GATE = ConditionType.READY, ConditionType.ENGINE_BUILT, ConditionType.QUALITY_GATE_PASSED
 PROGRESSING = ConditionType.PROGRESSING
+NOT_STARTED = frozenset({Reason.ENGINE_PENDING, Reason.NO_MATCHING_NODE, Reason.IMAGE_UNAVAILABLE, Reason.VOLUME_UNAVAILABLE})
+"""Reasons of a build whose pod does not run yet."""
 MOST_LOSSES = 3
 LOSS_HOURS = 24
 """Files that are gone so soon after they were built will be gone again after another build."""
@@ -229,9 +231,7 @@ def _job_ref(scene: _Scene) -> Ref:
 def _job_failed(scene: _Scene) -> EnginePlan:
     job = scene.observed.job
     if job.end is JobEnd.DEADLINE:
-        seconds = scene.settings.build.deadline_seconds
-        message = f"the build took longer than {seconds} s; raise build.deadlineSeconds in the operator's settings, then {_again(scene)}"
-        return _ended(scene, Reason.BUILD_DEADLINE_EXCEEDED, message)
+        return _overdue(scene)
     if job.trouble is not None and not job.message:
         reason, message = explained(job.trouble, {}, (), pending=Reason.ENGINE_BUILD_FAILED, failing=Reason.ENGINE_BUILD_FAILED)
         return _ended(scene, reason, f"{message}; then {_again(scene)}")
@@ -239,6 +239,19 @@ def _job_failed(scene: _Scene) -> EnginePlan:
     said = job.message or f"the builder ended{code} and said nothing; see `kubectl logs job/{scene.job_name}`"
     advice = _again(scene) if is_retryable(job.exit_code) else "change the spec"
     return _ended(scene, Reason.ENGINE_BUILD_FAILED, f"{said.rstrip('. ')}; {advice}")
+
+
+def _overdue(scene: _Scene) -> EnginePlan:
+    """The deadline passed, which counts the time that a pod waits to start: what it waited for then is the reason."""
+    status, job = scene.status, scene.observed.job
+    if status.failure is not None and (status.job_name, status.finished_at) == (scene.job_name, job.finished_at):
+        return _plan(scene, *_kept_verdicts(status), phase="Failed", failure=status.failure)
+    waited = next((each for each in status.conditions if each.type is READY and each.reason in NOT_STARTED), None)
+    if waited is not None and status.job_name == scene.job_name:
+        return _ended(scene, waited.reason, f"it never started: {waited.message}; then {_again(scene)}")
+    seconds = scene.settings.build.deadline_seconds
+    message = f"the build took longer than {seconds} s; raise build.deadlineSeconds in the operator's settings, then {_again(scene)}"
+    return _ended(scene, Reason.BUILD_DEADLINE_EXCEEDED, message)
 
 
 def _ended(scene: _Scene, reason: Reason, message: str) -> EnginePlan:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
 
-from diffusion_api.conditions import Condition, ConditionStatus, Reason
+from diffusion_api.conditions import Condition, ConditionStatus, ConditionType, Reason
 from diffusion_operator.manifests.base import Manifest, Ref
 
 Status = TypeVar("Status")
@@ -79,5 +79,7 @@ def transition_events(before: Sequence[Condition], after: Sequence[Condition]) -
 
 
 def _severity(condition: Condition) -> EventType:
-    is_well = condition.status is ConditionStatus.TRUE or condition.reason in USUAL
+    # What is pending and makes no progress has failed.
+    has_stopped = condition.type is ConditionType.PROGRESSING and condition.reason is Reason.ENGINE_PENDING
+    is_well = condition.status is ConditionStatus.TRUE or (condition.reason in USUAL and not has_stopped)
     return EventType.NORMAL if is_well else EventType.WARNING

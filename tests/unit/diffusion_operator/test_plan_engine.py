@@ -267,6 +267,36 @@ def test_a_failed_build_says_why_in_a_sentence_and_what_to_do(job, reason, said)
     assert {event.type for event in made.events if event.reason == reason} == {EventType.WARNING}
 
 
+@pytest.mark.parametrize(
+    ("trouble", "reason", "said"),
+    [
+        (Trouble(TroubleKind.UNSCHEDULABLE, "0/3 nodes"), Reason.NO_MATCHING_NODE, "nvidia.com/gpu.product=NVIDIA-B200"),
+        (Trouble(TroubleKind.IMAGE, "builder:9 not found"), Reason.IMAGE_UNAVAILABLE, "builder:9"),
+        (Trouble(TroubleKind.VOLUME, "unbound"), Reason.VOLUME_UNAVAILABLE, "unbound"),
+        (None, Reason.ENGINE_PENDING, "waits for its pod to start"),
+    ],
+)
+def test_a_build_that_never_got_a_pod_says_what_it_waited_for(trouble, reason, said):
+    nodes = Cluster(node_labels=({"kubernetes.io/hostname": "a"},))
+    waiting = plan(ObservedJob(JobPhase.PENDING, attempts=1, trouble=trouble), cluster=nodes).status
+    ended = plan(failed(end=JobEnd.DEADLINE), status=waiting)
+    assert condition(ended).reason is reason
+    assert condition(ended).message.startswith("it never started: ")
+    assert said in condition(ended).message
+    assert "deadlineSeconds" not in condition(ended).message
+    assert ended.status.failure.message == condition(ended).message
+    assert observed_engine(engine(ended.status.to_wire())).state is EngineState.FAILED
+    assert {event.type for event in ended.events} == {EventType.WARNING}
+    for job in (failed(end=JobEnd.DEADLINE), ObservedJob()):
+        quiet = plan(job, status=ended.status, now=LATER)
+        assert (quiet.status, quiet.apply, quiet.events) == (ended.status, (), ())
+
+
+def test_a_build_that_ran_until_its_deadline_says_so():
+    runs = plan(ObservedJob(JobPhase.RUNNING, attempts=1)).status
+    assert condition(plan(failed(end=JobEnd.DEADLINE), status=runs)).reason is Reason.BUILD_DEADLINE_EXCEEDED
+
+
 def test_out_of_budget_is_told_apart_from_a_broken_build():
     made = plan(failed(exit_code=66, message="best was 31.2 dB"))
     assert (condition(made, GATE).status, condition(made, GATE).reason) == (ConditionStatus.FALSE, Reason.QUALITY_OUTSIDE_BUDGET)
