@@ -57,6 +57,7 @@ class Reason(StrEnum):
     OUT_OF_MEMORY = "OutOfMemory"
     SCALED_TO_ZERO = "ScaledToZero"
     AUTOSCALER_FOUND = "AutoscalerFound"
+    AUTOSCALER_FAILING = "AutoscalerFailing"
     AUTOSCALER_MISSING = "AutoscalerMissing"
     FIXED_REPLICAS = "FixedReplicas"
     SERVING = "Serving"

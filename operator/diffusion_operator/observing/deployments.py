@@ -10,10 +10,13 @@ from diffusion_api.engine import DiffusionEngine
 from diffusion_operator.manifests.controller_revision import RevisionRecord, revision_record
 from diffusion_operator.manifests.engine import MADE_FOR
 from diffusion_operator.manifests.labels import REVISION
-from diffusion_operator.observing.objects import Body, annotation, is_deleted, label, part
-from diffusion_operator.observing.pods import NO_TROUBLES, holds_accelerator, is_serving, ready_since, trouble
+from diffusion_operator.observing.objects import Body, annotation, condition, is_deleted, label, part
+from diffusion_operator.observing.pods import NO_TROUBLES, holds_accelerator, is_serving, one_line, ready_since, trouble
 from diffusion_operator.planning.engine import NOT_STARTED
 from diffusion_operator.planning.observed import EngineState, ObservedEngine, RevisionPods, Trouble
+
+SCALED_TO_ZERO = "ScalingDisabled"
+"""Source: Kubernetes pkg/controller/podautoscaler: the target asks for no pods, so there is nothing to scale."""
 
 
 def revision_records(bodies: Iterable[Body]) -> tuple[RevisionRecord, ...]:
@@ -43,6 +46,23 @@ def revision_pods(serving: Iterable[Body], pods: Iterable[Body], unmounted: Mapp
     desired = {name: sum(not is_deleted(pod) for pod in its) for name, its in by_revision.items()}
     desired |= {str(part(body, "metadata").get("name")): _desired(body) for body in serving}
     return {name: _summed(desired[name], by_revision.get(name, []), unmounted) for name in sorted(desired)}
+
+
+def autoscaler_problems(autoscalers: Iterable[Body], *, serves: bool) -> dict[str, str]:
+    """What autoscalers say of why they cannot scale, by kind.
+
+    Args:
+        autoscalers: HorizontalPodAutoscalers and ScaledObjects of one DiffusionDeployment.
+        serves: Whether a pod is ready; before one is, there is no metric, and a HorizontalPodAutoscaler says so.
+    """
+    asked = ("Ready", "AbleToScale", *(["ScalingActive"] if serves else []))
+    found = {}
+    for body in autoscalers:
+        said = (condition(body, name) for name in asked)
+        problem = next((each for each in said if each and each.get("status") == "False" and each.get("reason") != SCALED_TO_ZERO), None)
+        if problem is not None and not is_deleted(body):
+            found[str(body.get("kind"))] = one_line(problem.get("message") or problem.get("reason"))
+    return found
 
 
 def observed_engine(engine: DiffusionEngine) -> ObservedEngine:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
 from diffusion_api.conditions import ConditionStatus, ConditionType, Reason
 from diffusion_api.deployment import DiffusionDeploymentSpec
@@ -48,8 +50,14 @@ def choose_autoscaler(spec: DiffusionDeploymentSpec, cluster: Cluster, settings:
     return Autoscaler.HPA if cluster.custom_metrics else Autoscaler.NONE
 
 
-def scaling_plan(owner: Owner, spec: DiffusionDeploymentSpec, cluster: Cluster, settings: OperatorSettings) -> ScalingPlan:
-    """Plan the autoscaler of a deployment."""
+def scaling_plan(
+    owner: Owner,
+    spec: DiffusionDeploymentSpec,
+    cluster: Cluster,
+    settings: OperatorSettings,
+    problems: Mapping[str, str] = MappingProxyType({}),
+) -> ScalingPlan:
+    """Plan the autoscaler of a deployment; `problems` are what those that are there say of why they cannot scale, by kind."""
     bounds = spec.autoscaling
     hpa, keda = (Ref(*kind, owner.namespace, owner.name) for kind in (HPA, SCALED_OBJECT))
     match choose_autoscaler(spec, cluster, settings):
@@ -59,20 +67,26 @@ def scaling_plan(owner: Owner, spec: DiffusionDeploymentSpec, cluster: Cluster, 
         case Autoscaler.KEDA:
             message = f"KEDA scales between {bounds.min_replicas} and {bounds.max_replicas} on pending requests"
             manifest = scaled_object(owner, bounds, settings.scaling)
-            return ScalingPlan(_verdict(Reason.AUTOSCALER_FOUND, message), (manifest,), (hpa,))
+            return ScalingPlan(_found(message, problems.get(keda.kind, "")), (manifest,), (hpa,))
         case Autoscaler.HPA:
             least = max(1, bounds.min_replicas)
             message = f"a HorizontalPodAutoscaler scales between {least} and {bounds.max_replicas} on pending requests"
             if bounds.min_replicas == 0:
                 message += "; minReplicas 0 needs KEDA and scaling.prometheusUrl in the operator's settings"
             manifest = horizontal_pod_autoscaler(owner, bounds, settings.scaling)
-            return ScalingPlan(_verdict(Reason.AUTOSCALER_FOUND, message), (manifest,), (keda,))
+            return ScalingPlan(_found(message, problems.get(hpa.kind, "")), (manifest,), (keda,))
         case Autoscaler.NONE:
             message = (
                 f"nothing here can scale between {bounds.min_replicas} and {bounds.max_replicas}: install KEDA and set "
                 "scaling.prometheusUrl in the operator's settings, or install a metrics adapter; until then spec.replicas holds"
             )
             return ScalingPlan(_verdict(Reason.AUTOSCALER_MISSING, message, active=False), (), (hpa, keda))
+
+
+def _found(message: str, problem: str) -> Verdict:
+    if problem:
+        return _verdict(Reason.AUTOSCALER_FAILING, f"{message}, but cannot: {problem}", active=False)
+    return _verdict(Reason.AUTOSCALER_FOUND, message)
 
 
 def _verdict(reason: Reason, message: str, *, active: bool = True) -> Verdict:

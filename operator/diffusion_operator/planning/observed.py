@@ -109,6 +109,8 @@ class ObservedDeployment:
     children: frozenset[Ref] = frozenset()
     """Its other children, of all kinds that the operator may delete."""
     cluster: Cluster = Cluster()
+    autoscaler_problems: Mapping[str, str] = field(default_factory=dict)
+    """By kind, what an autoscaler says of why it cannot scale; one that can is left out."""
     look_again_seconds: float | None = None
     """When there may be news of which no watched object tells; None: never."""
 
