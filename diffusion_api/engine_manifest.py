@@ -42,7 +42,7 @@ class Executor(StrEnum):
     """What runs a piece."""
 
     OPENVINO = "OpenVINO"  # `model.xml` with `model.bin`.
-    TENSORRT = "TensorRT"  # `model.plan`, by Triton's TensorRT backend.
+    TENSORRT = "TensorRT"  # `model.plan`; Triton's own back end runs those of TensorRT, and a Python model those of TensorRT-RTX.
     AOT_INDUCTOR = "AOTInductor"  # `model.pt2`.
     ONNX_RUNTIME = "OnnxRuntime"  # `model.onnx`.
     TORCH = "Torch"  # The eager module itself, in the builder only.

@@ -1,4 +1,5 @@
-"""Runs a TensorRT or TensorRT-RTX plan on the GPU, for the builder's verification; Triton serves plans by its own backend.
+"""Runs a TensorRT or TensorRT-RTX plan on the GPU: for the builder's verification, and in Triton for TensorRT-RTX, whose plans its own
+back end does not load.
 
 Imports torch and TensorRT only when a piece is loaded. torch owns the memory and the stream.
 """
@@ -17,6 +18,8 @@ from engine_runtime.errors import EngineFilesError, PieceError
 from engine_runtime.executors.inputs import NUMPY_NAMES, PieceInputError, piece_inputs
 from engine_runtime.executors.tensorrt_library import load_library
 from engine_runtime.pieces import Array
+
+PLAN_NAMES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 
 
 class TensorRtRunner:
@@ -61,7 +64,9 @@ class TensorRtRunner:
         """
         arrays = piece_inputs(self.piece, inputs)
         check_profile(self.piece, arrays)
+        before = self._torch.cuda.current_stream()
         with self._turn, self._torch.cuda.stream(self._stream):
+            self._stream.wait_stream(before)  # Whoever computed the inputs may still be at it.
             tensors = {name: self._to_gpu(array) for name, array in arrays.items()}
             outputs = self._run(tensors)
             self._stream.synchronize()
@@ -113,10 +118,11 @@ def _gpu_torch(piece: Piece) -> Any:
     try:
         torch = importlib.import_module("torch")
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{error}: install it with `pip install diffusion-operator[builder]`", name=error.name) from error
+        raise ModuleNotFoundError(f"{error}: a plan needs it for memory on the GPU; `pip install torch`", name=error.name) from error
     if not torch.cuda.is_available():
+        kind, capability = PLAN_NAMES[piece.options.get("library", "tensorrt")], piece.options.get("computeCapability")
         raise PieceError(
-            f"piece {piece.name} is a TensorRT plan for compute capability {piece.options.get('computeCapability')}, and this machine has "
-            "no GPU; run it on such a GPU, or verify the quantized model in torch with `verification: Simulated`"
+            f"piece {piece.name} is a {kind} plan for compute capability {capability}, and this machine has no GPU; "
+            "run it on such a GPU, or verify the quantized model in torch with `verification: Simulated`"
         )
     return torch

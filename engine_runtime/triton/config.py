@@ -44,23 +44,31 @@ PIPELINE_OUTPUTS = (
 )
 
 
+def has_triton_backend(piece: Piece) -> bool:
+    """Tell whether Triton itself runs a piece: its TensorRT back end links libnvinfer, and so loads no plan of TensorRT-RTX."""
+    return piece.executor is Executor.TENSORRT and piece.options.get("library", "tensorrt") == "tensorrt"
+
+
 def piece_config(piece: Piece, manifest: EngineManifest, serving: Serving) -> str:
     """Return a piece's `config.pbtxt`: dynamic batching, so that requests share each denoising step."""
-    is_tensorrt = piece.executor is Executor.TENSORRT
+    in_triton, on_gpu = has_triton_backend(piece), piece.executor is Executor.TENSORRT
     # Only the blocks wait for company: they are what is worth sharing, and every wait is paid at each step. No preferred sizes:
     # without them Triton sends the largest batch there is when the delay ends, and a full one at once.
     delay = serving.max_queue_delay_microseconds if piece.name in (TRANSFORMER, BODY) else 0
     config: dict[str, Message | str | int | list[Message]] = {
         "name": piece.name,
-        "backend": "tensorrt" if is_tensorrt else "python",
+        "backend": "tensorrt" if in_triton else "python",
         "max_batch_size": min(serving.max_batch_size, manifest.max_batch_size),
         "input": [_tensor(spec) for spec in piece.inputs],
         "output": [_tensor(spec) for spec in piece.outputs],
         "dynamic_batching": {"max_queue_delay_microseconds": delay},
-        "instance_group": [_instance(on_gpu=is_tensorrt)],
+        "instance_group": [_instance(on_gpu=on_gpu)],
     }
-    if is_tensorrt:
+    if in_triton:
         config["default_model_filename"] = piece.file
+    elif on_gpu:
+        # Else the Python back end copies inputs to the host before a model sees them. Source: its README, "Input Tensor Device Placement".
+        config["parameters"] = [{"key": "FORCE_CPU_ONLY_INPUT_TENSORS", "value": {"string_value": "no"}}]
     return text_proto(config)
 
 

@@ -1,7 +1,7 @@
 """Writes an engine as a Triton model repository: `pipeline` and one model a piece.
 
 pipeline/config.pbtxt, 1/{model.py, engine.json, constants.safetensors, tokenizer.json}
-<piece>/config.pbtxt, 1/<its file>; pieces that Triton itself cannot run also have 1/{model.py, piece.json}
+<piece>/config.pbtxt, 1/<its file>; pieces that Triton itself cannot run (OpenVINO, TensorRT-RTX) also have 1/{model.py, piece.json}
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from diffusion_api.engine_manifest import EngineManifest, Executor, Piece
+from diffusion_api.engine_manifest import EngineManifest, Piece
 from diffusion_api.serving import Serving
 from engine_runtime.errors import EngineFilesError
 from engine_runtime.repository import load_manifest, write_engine_files
-from engine_runtime.triton.config import PIPELINE, piece_config, pipeline_config
+from engine_runtime.triton.config import PIPELINE, has_triton_backend, piece_config, pipeline_config
 
 REPOSITORY_FOLDER = "model_repository"
 """Folder of an engine that holds its repository."""
@@ -79,6 +79,9 @@ def link_model_repository(source: Path, target: Path, serving: Serving) -> None:
     manifest = load_manifest(source / PIPELINE / VERSION)
     for name in (PIPELINE, *manifest.pieces):
         _link_files((source / name / VERSION).resolve(), target / name / VERSION)
+    for piece in manifest.pieces.values():
+        if not (target / piece.name / VERSION / PIECE_FILE).exists():  # A plan of TensorRT-RTX that was packaged for Triton's back end.
+            _write_python_model(target / piece.name / VERSION, piece)
     _write_configs(target, manifest, serving)
 
 
@@ -108,6 +111,11 @@ def _write_piece(folder: Path, piece: Piece, compiled: Mapping[str, Path]) -> No
     if source is None or not (source / piece.file).is_file():
         raise EngineFilesError(f"piece {piece.name} has no compiled file {piece.file}; compile it first")
     shutil.copytree(source, folder, dirs_exist_ok=True)
-    if piece.executor is not Executor.TENSORRT:
+    _write_python_model(folder, piece)
+
+
+def _write_python_model(folder: Path, piece: Piece) -> None:
+    """Write what Triton's Python back end loads, for a piece that Triton has no back end for."""
+    if not has_triton_backend(piece):
         (folder / "model.py").write_text(_MODEL.format(module="piece_model"), encoding="utf-8")
         (folder / PIECE_FILE).write_text(json.dumps(piece.to_wire(), indent=2) + "\n", encoding="utf-8")

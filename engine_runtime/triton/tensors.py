@@ -18,6 +18,11 @@ _NUMPY = {
 }
 
 
+def has_numpy_type(spec: TensorSpec) -> bool:
+    """Tell whether numpy has an element type; it lacks BF16."""
+    return spec.dtype in _NUMPY
+
+
 def to_triton(spec: TensorSpec, array: Array) -> pb_utils.Tensor:
     """Make a tensor of the element type that the piece takes; a batch axis alone becomes [B, 1], see `piece_config`."""
     if not spec.dims:

@@ -56,6 +56,36 @@ def test_a_tensorrt_piece_runs_in_tritons_own_backend_on_the_gpu():
     assert "data_type: TYPE_BF16" in config
 
 
+RTX = {"library": "tensorrt_rtx", "version": "1.7.1.116", "computeCapability": "12.0"}
+
+
+def rtx_engine():
+    return toy.manifest(pieces={"transformer": piece().model_copy(update={"options": RTX})})
+
+
+def test_a_plan_of_tensorrt_rtx_runs_in_a_python_model_whose_inputs_stay_on_the_gpu():
+    config = piece_config(rtx_engine().pieces["transformer"], rtx_engine(), Serving())
+    assert 'backend: "python"' in config
+    assert "default_model_filename" not in config
+    assert "kind: KIND_GPU" in config
+    assert 'key: "FORCE_CPU_ONLY_INPUT_TENSORS"\n  value {\n    string_value: "no"' in config
+    assert "FORCE_CPU" not in piece_config(piece(executor=Executor.OPENVINO), engine(), Serving())
+
+
+def test_a_plan_of_tensorrt_rtx_is_linked_with_its_python_model_however_it_was_packaged(tmp_path):
+    (tmp_path / "compiled").mkdir()
+    (tmp_path / "compiled/model.plan").write_bytes(b"plan")
+    write(tmp_path / "engine", {"transformer": tmp_path / "compiled"}, rtx_engine())
+    packaged = tmp_path / "engine/transformer/1"
+    for name in ("packaged now", "packaged for Triton's back end"):
+        link_model_repository(tmp_path / "engine", tmp_path / name, Serving())
+        served = tmp_path / name / "transformer/1"
+        assert {path.name for path in served.iterdir()} == {"model.plan", "model.py", "piece.json"}
+        assert load_piece(served) == rtx_engine().pieces["transformer"]
+        for path in (packaged / "model.py", packaged / "piece.json"):
+            path.unlink(missing_ok=True)
+
+
 def test_axes_without_a_number_are_dynamic_and_a_lone_batch_axis_is_reshaped():
     lines = piece_config(piece(), engine(), Serving()).replace("\n", " ")
     assert "dims: [-1, 16]" in lines
