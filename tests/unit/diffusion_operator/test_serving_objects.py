@@ -79,6 +79,28 @@ def test_the_init_container_gets_engine_capability_and_serving_settings():
     assert container["image"] == triton(template())["image"]
 
 
+def test_an_engine_in_a_bucket_is_brought_by_the_init_container_alone():
+    bucket = settings(engineStore={"kind": "S3", "uri": "s3://models", "secretName": "s3", "scratchSize": "50Gi"})
+    pod = template(bucket)
+    (prepare,) = pod["spec"]["initContainers"]
+    assert {"name": "DIFFUSION_STORE_URI", "value": "s3://models/namespaces/pictures"} in prepare["env"]
+    assert prepare["envFrom"] == [{"secretRef": {"name": "s3"}}]
+    (written,) = [mount for mount in prepare["volumeMounts"] if mount["mountPath"] == "/engine-store"]
+    assert "readOnly" not in written
+    (read,) = [mount for mount in triton(pod)["volumeMounts"] if mount["mountPath"] == "/engine-store"]
+    assert read["readOnly"] is True
+    assert "envFrom" not in triton(pod)
+    assert "DIFFUSION_STORE_URI" not in str(triton(pod))
+    (volume,) = [volume for volume in pod["spec"]["volumes"] if volume["name"] == "engine-store"]
+    assert volume["emptyDir"] == {"sizeLimit": "50Gi"}
+
+
+def test_an_engine_on_a_claim_is_read_only_to_every_container():
+    (prepare,) = template()["spec"]["initContainers"]
+    (mount,) = [mount for mount in prepare["volumeMounts"] if mount["mountPath"] == "/engine-store"]
+    assert mount["readOnly"] is True
+
+
 def test_a_cpu_engine_is_served_by_the_cpu_image():
     pod = template(accelerator={"product": "CPU"})
     assert triton(pod)["image"] == SETTINGS.images.triton_cpu
@@ -172,7 +194,7 @@ def test_every_child_names_its_owner_and_who_manages_it():
     made = [
         service(OWNER),
         pod_disruption_budget(OWNER, 1),
-        pod_monitor(OWNER),
+        pod_monitor(OWNER, SETTINGS),
         serving_network_policy(OWNER, SETTINGS),
         controller_revision(OWNER, record()),
         serving_deployment(OWNER, record(), 1),
