@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 from diffusion_operator.cluster import kinds
 from diffusion_operator.cluster.client import ClusterClient
-from diffusion_operator.cluster.errors import ClusterError, UnavailableError
+from diffusion_operator.cluster.errors import ClusterError, RefusedError, UnavailableError
 from diffusion_operator.manifests.base import Manifest, Ref
 from diffusion_operator.observing.objects import part
 
@@ -52,17 +52,21 @@ class Leadership:
 
     async def acquire(self) -> None:
         """Wait until this is the leader."""
-        while not await self._attempt():
+        while not await self._attempt(self._times.retry):
             await asyncio.sleep(self._times.retry)
         logger.info("this replica leads: lease %s/%s, holder %s", self._lease.namespace, self._lease.name, self._identity)
 
     async def keep(self) -> None:
-        """Renew until that fails for too long; then return, and whatever writes must stop at once."""
-        renewed = self._clock()
-        while self._clock() - renewed < self._times.renew:
-            await asyncio.sleep(self._times.retry)
-            if await self._attempt():
-                renewed = self._clock()
+        """Renew until that fails for too long; then return, and whatever writes must stop at once.
+
+        Neither a wait nor a request that hangs goes beyond that time, which counts from the beginning of the last request that succeeded.
+        """
+        end = self._clock() + self._times.renew
+        while (left := end - self._clock()) > 0:
+            await asyncio.sleep(min(self._times.retry, left))
+            began = self._clock()
+            if await self._attempt(min(self._times.retry, end - began)):
+                end = began + self._times.renew
             elif self._seen is not None and not self._is_ours:
                 break
         logger.error("this replica leads no longer: the lease could not be renewed")
@@ -78,12 +82,17 @@ class Leadership:
         except (ClusterError, TimeoutError) as error:
             logger.warning("the lease was not given back: %s", error)
 
-    async def _attempt(self) -> bool:
+    async def _attempt(self, seconds: float) -> bool:
+        if seconds <= 0:
+            return False
         try:
-            async with asyncio.timeout(self._times.retry):
+            async with asyncio.timeout(seconds):
                 return await self._try()
         except TimeoutError:
-            logger.warning("the lease could not be asked for within %.0f s", self._times.retry)
+            logger.warning("the lease could not be asked for within %.1f s", seconds)
+        except RefusedError as error:
+            needed = f"the operator needs get, create and update of leases (coordination.k8s.io) in namespace {self._lease.namespace}"
+            logger.warning("no replica can lead, for the lease %s is refused: %s; %s", self._lease.name, error, needed)
         except ClusterError as error:
             level = logging.WARNING if isinstance(error, UnavailableError) else logging.INFO
             logger.log(level, "the lease was not taken: %s", error)

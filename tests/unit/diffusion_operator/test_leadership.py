@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import selectors
 
 from diffusion_operator.cluster import kinds
-from diffusion_operator.cluster.errors import UnavailableError
+from diffusion_operator.cluster.errors import RefusedError, UnavailableError
 from diffusion_operator.cluster.leadership import Leadership, LeaseTimes
 from diffusion_operator.cluster.store import ref
 from tests.unit.diffusion_operator.fake_cluster import FakeCluster
@@ -97,3 +99,64 @@ def test_a_leader_whose_lease_another_took_stops_at_once():
         return holder(cluster)
 
     assert run(scenario()) == "second"
+
+
+class Waitless(selectors.DefaultSelector):
+    """Waits for nothing: the time that a loop would wait is counted."""
+
+    waited = 0.0
+
+    def select(self, timeout=None):
+        self.waited += timeout or 0.0
+        return super().select(0)
+
+
+class SimulatedTime(asyncio.SelectorEventLoop):
+    def __init__(self):
+        self._waitless = Waitless()
+        super().__init__(self._waitless)
+
+    def time(self):
+        return self._waitless.waited
+
+
+def test_a_request_that_hangs_ends_with_the_time_to_renew_well_before_the_lease():
+    times = LeaseTimes()
+
+    async def scenario():
+        cluster, loop = FakeCluster(), asyncio.get_running_loop()
+        leader = Leadership(cluster, LEASE, "first", clock=loop.time)
+        await leader.acquire()
+
+        async def hangs(lease):
+            await loop.create_future()
+
+        cluster.get = hangs
+        began = loop.time()
+        await leader.keep()
+        return loop.time() - began
+
+    with asyncio.Runner(loop_factory=SimulatedTime) as runner:
+        assert times.renew <= runner.run(scenario()) < times.renew + 0.1
+
+
+def test_a_lease_that_may_not_be_taken_is_a_warning_that_names_the_right(caplog):
+    caplog.set_level(logging.INFO)
+
+    async def scenario():
+        cluster = FakeCluster()
+
+        async def forbidden(lease):
+            raise RefusedError('cannot get resource "leases" in API group "coordination.k8s.io"')
+
+        cluster.get = forbidden
+        waiting = asyncio.create_task(leadership(cluster, "first", Clock()).acquire())
+        while not caplog.records:
+            await asyncio.sleep(0)
+        waiting.cancel()
+
+    run(scenario())
+    (record, *_) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert 'cannot get resource "leases"' in record.getMessage()
+    assert "get, create and update of leases (coordination.k8s.io) in namespace operators" in record.getMessage()
