@@ -199,7 +199,7 @@ def served_engine(
 
     Args:
         engine: The engine's folder; it stays as it is.
-        serving: Batch, delay and queue.
+        serving: Batch, delay and queue, and how long loading may take.
         installation: The server; None looks for one.
         ports: Where it listens, on localhost alone.
 
@@ -208,7 +208,8 @@ def served_engine(
     """
     with tempfile.TemporaryDirectory(prefix="model-repository-") as linked:
         link_model_repository(engine / REPOSITORY_FOLDER, Path(linked), serving)
-        with LocalTriton(Path(linked), installation=installation, ports=ports) as server:
+        ready_seconds = float(serving.startup_timeout_seconds)
+        with LocalTriton(Path(linked), installation=installation, ports=ports, ready_seconds=ready_seconds) as server:
             yield server
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -13,8 +14,9 @@ from diffusionctl import run
 from diffusionctl.app import app
 from diffusionctl.errors import CommandError, ServerError, UsageError
 from engine_runtime.seeds import MAX_SEED
+from engine_runtime.triton import server
 from engine_runtime.triton.installation import TritonNotFoundError
-from engine_runtime.triton.server import TritonPorts
+from engine_runtime.triton.server import LocalTriton, TritonPorts, TritonStartError
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "digits.yaml"
 
@@ -50,6 +52,20 @@ def test_run_looks_for_triton_before_it_builds(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(run, "build_file", lambda *_, **__: pytest.fail("it built"))
     with pytest.raises(ServerError, match="serve-env"):
         run.run_file(EXAMPLE, tmp_path, ports=TritonPorts())
+
+
+def test_run_waits_as_long_for_the_engine_to_load_as_the_file_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def start(self: LocalTriton) -> LocalTriton:
+        raise TritonStartError(f"not ready after {self._ready_seconds} s")
+
+    monkeypatch.setattr(run, "find_triton", lambda: "an installation")
+    monkeypatch.setattr(run, "build_file", lambda *_, **__: SimpleNamespace(path=tmp_path))
+    monkeypatch.setattr(server, "link_model_repository", lambda *_: None)
+    monkeypatch.setattr(LocalTriton, "__enter__", start)
+    monkeypatch.setattr(run.signal, "signal", lambda *_: None)
+    file = example_with(tmp_path, ("  serving:\n", "  serving:\n    startupTimeoutSeconds: 77\n"))
+    with pytest.raises(ServerError, match=r"not ready after 77\.0 s"):
+        run.run_file(file, tmp_path, ports=TritonPorts())
 
 
 @pytest.mark.parametrize("flag", [(), ("--simulate-verification",)], ids=["engine", "simulated"])
