@@ -1,5 +1,6 @@
 """`python -m engine_runtime.triton.prepare`: the container that runs before Triton in a serving pod.
 
+Where the store is a bucket (DIFFUSION_STORE_URI=s3://bucket/prefix), it brings the engine from there into the store's folder first.
 It checks that the engine's files are whole, and that this image and this node's GPU are those it was compiled for, before Triton spends
 minutes on loading; then it links the engine's repository into a folder of the pod, with the deployment's own batching.
 What went wrong is one sentence in the termination log, and one code of `diffusion_api.prepare_exit`.
@@ -9,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 import sys
 from collections.abc import Iterable
 from importlib.util import find_spec
@@ -27,6 +30,7 @@ from engine_runtime.triton.config import PIPELINE
 from engine_runtime.triton.repository import REPOSITORY_FOLDER, VERSION, link_model_repository
 
 TERMINATION_LOG = Path("/dev/termination-log")
+STORE_URI_VARIABLE = "DIFFUSION_STORE_URI"
 HASHED_FILE_MIB = 256
 NAMES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 
@@ -44,7 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         hashed_bytes = None if options.verify_checksums else HASHED_FILE_MIB * 2**20
-        prepare(options.engine, options.models, options.serving, options.compute_capability, hashed_bytes=hashed_bytes)
+        uri = os.environ.get(STORE_URI_VARIABLE)
+        prepare(options.engine, options.models, options.serving, options.compute_capability, hashed_bytes=hashed_bytes, store_uri=uri)
     except PrepareError as error:
         sentence = " ".join(str(error).split())
         print(sentence, file=sys.stderr, flush=True)
@@ -55,7 +60,15 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def prepare(engine: Path, models: Path, serving_json: str, compute_capability: str | None, *, hashed_bytes: int | None) -> None:
+def prepare(
+    engine: Path,
+    models: Path,
+    serving_json: str,
+    compute_capability: str | None,
+    *,
+    hashed_bytes: int | None,
+    store_uri: str | None = None,
+) -> None:
     """Check an engine and link its repository.
 
     Args:
@@ -64,12 +77,15 @@ def prepare(engine: Path, models: Path, serving_json: str, compute_capability: s
         serving_json: Serving settings, in wire form.
         compute_capability: Of the GPU that the deployment asks for; None on the CPU.
         hashed_bytes: Files of at most this size are hashed, larger ones compared by size; None: all are hashed.
+        store_uri: Bucket of which the store is a copy; None: the store is all there is.
 
     Raises:
         PrepareError: See `PrepareExit`.
     """
     serving = _serving(serving_json)
     try:
+        if store_uri:
+            bring(engine, store_uri, hashed_bytes)
         require_whole(engine, hashed_bytes)
         manifest = _manifest(engine / REPOSITORY_FOLDER)
         require_fit(manifest, compute_capability)
@@ -78,6 +94,34 @@ def prepare(engine: Path, models: Path, serving_json: str, compute_capability: s
         place = f"{error.filename}: " if error.filename else ""
         said = f"{place}{error.strerror or error}; the engine cannot be prepared now, and this is tried again"
         raise PrepareError(PrepareExit.TRANSIENT, said) from error
+
+
+def bring(engine: Path, store_uri: str, hashed_bytes: int | None) -> None:
+    """Have a whole copy of an engine that lies in a bucket; one that a restarted container finds is used.
+
+    Raises:
+        PrepareError: It is not in the bucket or damaged there, or the bucket cannot be read.
+        OSError: The folder cannot be written.
+    """
+    if engine.is_dir():
+        if not damage(engine, hashed_bytes=hashed_bytes):
+            return
+        shutil.rmtree(engine)
+    try:
+        from engine_runtime.bucket import ArtifactDamagedError, ArtifactMissingError, Bucket, BucketError  # noqa: PLC0415  # Needs boto3.
+    except ModuleNotFoundError as error:
+        said = f"the engine lies in {store_uri}, and this image has no {error.name}; are operator and image of one release?"
+        raise PrepareError(PrepareExit.USAGE, said) from None
+    print(f"bringing {engine.name} from {store_uri}", flush=True)
+    engine.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        Bucket(store_uri).download(engine.name, engine)
+    except ArtifactMissingError:
+        raise PrepareError(PrepareExit.FILES_MISSING, f"{engine.name} is not in {store_uri}") from None
+    except ArtifactDamagedError as error:
+        raise PrepareError(PrepareExit.FILES_MISSING, str(error)) from error
+    except BucketError as error:  # Also one that refuses: the container is started again, and heals when rights or settings are mended.
+        raise PrepareError(PrepareExit.TRANSIENT, str(error)) from error
 
 
 def require_whole(engine: Path, hashed_bytes: int | None) -> None:

@@ -61,7 +61,7 @@ def builder_job(name: str, owner: Owner, spec: DiffusionEngineSpec, settings: Op
             "ttlSecondsAfterFinished": policy.ttl_seconds,
             "suspend": True if policy.queue_name else None,
             "podFailurePolicy": pod_failure_policy(),
-            "template": {"metadata": {"labels": dict(labels)}, "spec": _pod(name, spec, settings, config_map or name)},
+            "template": {"metadata": {"labels": dict(labels)}, "spec": _pod(name, spec, settings, owner.namespace, config_map or name)},
         }
     )
     queue = {QUEUE_LABEL: policy.queue_name} if policy.queue_name else {}
@@ -74,11 +74,11 @@ def claims_of(model: ModelSource) -> tuple[str, ...]:
     return tuple(dict.fromkeys(uri.removeprefix("pvc://").partition("/")[0] for uri in uris if uri.startswith("pvc://")))
 
 
-def _pod(name: str, spec: DiffusionEngineSpec, settings: OperatorSettings, config_map: str) -> Manifest:
+def _pod(name: str, spec: DiffusionEngineSpec, settings: OperatorSettings, namespace: str, config_map: str) -> Manifest:
     return pod_spec(
         spec.accelerator,
         settings,
-        containers=[_container(spec, settings)],
+        containers=[_container(spec, settings, namespace)],
         volumes=[store_volume(settings), {"name": "job", "configMap": {"name": config_map}}, *_model_volumes(spec.model)],
         claim_template=name,
         restartPolicy="Never",  # podFailurePolicy knows no other.
@@ -86,13 +86,13 @@ def _pod(name: str, spec: DiffusionEngineSpec, settings: OperatorSettings, confi
     )
 
 
-def _container(spec: DiffusionEngineSpec, settings: OperatorSettings) -> Manifest:
+def _container(spec: DiffusionEngineSpec, settings: OperatorSettings, namespace: str) -> Manifest:
     env = [
         variable("HOME", CACHE_FOLDER),
         variable("XDG_CACHE_HOME", CACHE_FOLDER),
         variable("HF_HUB_DISABLE_TELEMETRY", "1"),
         variable("PYTHONUNBUFFERED", "1"),
-        *store_env(settings),
+        *store_env(settings, namespace),
     ]
     mounts = [store_mount(read_only=False), {"name": "job", "mountPath": JOB_FOLDER, "readOnly": True}]
     if spec.model.secret_name:

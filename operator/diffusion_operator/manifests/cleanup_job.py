@@ -19,7 +19,7 @@ def cleanup_job(name: str, owner: Owner, artifact: str, settings: OperatorSettin
         CLEANUP,
         settings.images.builder,
         settings,
-        env=store_env(settings),
+        env=store_env(settings, owner.namespace),
         mounts=[store_mount(read_only=False)],
         envFrom=store_env_from(settings),
         command=["python3", "-m", "engine_builder", "remove", artifact, "--store", STORE_PATH],

@@ -40,13 +40,28 @@ def store_mount(*, read_only: bool) -> Manifest:
     return {**mount, "readOnly": True} if read_only else mount
 
 
-def store_env(settings: OperatorSettings) -> list[Manifest]:
-    """Environment by which a container finds the bucket; nothing for a claim."""
+def store_uri(store: S3Store, namespace: str) -> str:
+    """Where the engines of a namespace lie: beside those of the others that share, or apart from everybody's."""
+    place = "shared" if store.shares(namespace) else f"namespaces/{namespace}"
+    return f"{store.uri.rstrip('/')}/{place}"
+
+
+def have_one_store(settings: OperatorSettings, namespace: str, other: str) -> bool:
+    """Tell whether files of the same path are the same files in two namespaces."""
+    match settings.engine_store:
+        case PvcStore():
+            return namespace == other
+        case S3Store() as store:
+            return store_uri(store, namespace) == store_uri(store, other)
+
+
+def store_env(settings: OperatorSettings, namespace: str) -> list[Manifest]:
+    """Environment by which a container of a namespace finds the bucket; nothing for a claim."""
     match settings.engine_store:
         case PvcStore():
             return []
         case S3Store() as store:
-            return [{"name": STORE_URI_VARIABLE, "value": store.uri}]
+            return [{"name": STORE_URI_VARIABLE, "value": store_uri(store, namespace)}]
 
 
 def store_env_from(settings: OperatorSettings) -> list[Manifest] | None:

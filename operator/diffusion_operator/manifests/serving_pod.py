@@ -15,7 +15,7 @@ from diffusion_operator.manifests.base import Manifest
 from diffusion_operator.manifests.engine_store import STORE_PATH, store_env, store_env_from, store_mount, store_volume
 from diffusion_operator.manifests.labels import revision_labels, revision_selector
 from diffusion_operator.manifests.pods import container, pod_spec, requests_and_limits, variable
-from diffusion_operator.settings import OperatorSettings
+from diffusion_operator.settings import OperatorSettings, PvcStore
 
 TRITON = "triton"
 PREPARE = "prepare-engine"
@@ -27,7 +27,14 @@ RESTRICTED_APIS = "model-repository,shared-memory,trace,logging"
 
 
 def serving_pod_template(
-    deployment: str, spec: DiffusionDeploymentSpec, settings: OperatorSettings, *, revision: str, engine: str, artifact: str
+    deployment: str,
+    spec: DiffusionDeploymentSpec,
+    settings: OperatorSettings,
+    *,
+    namespace: str,
+    revision: str,
+    engine: str,
+    artifact: str,
 ) -> Manifest:
     """Build the pod template of a revision.
 
@@ -35,6 +42,7 @@ def serving_pod_template(
         deployment: Name of the DiffusionDeployment.
         spec: Its spec.
         settings: The operator's.
+        namespace: Its namespace.
         revision: Name of the revision.
         engine: Name of the DiffusionEngine.
         artifact: Path of the engine below the store.
@@ -51,18 +59,19 @@ def serving_pod_template(
             {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": settings.serving.shm_size}},
         ],
         claim_template=revision,
-        initContainers=[prepare_container(artifact, spec, settings)],
+        initContainers=[prepare_container(artifact, spec, settings, namespace)],
         terminationGracePeriodSeconds=settings.grace_period_seconds,
         topologySpreadConstraints=_spread(deployment, revision, settings) or None,
     )
     return {"metadata": {"labels": revision_labels(deployment, revision, engine)}, "spec": pod}
 
 
-def prepare_container(artifact: str, spec: DiffusionDeploymentSpec, settings: OperatorSettings) -> Manifest:
+def prepare_container(artifact: str, spec: DiffusionDeploymentSpec, settings: OperatorSettings, namespace: str) -> Manifest:
     """Build the init container.
 
-    It checks that the engine's files are whole, that this image's TensorRT and this node's GPU are those it was compiled for, and
-    links the read-only repository into `/models` with this deployment's batching. It needs the GPU to look at it.
+    It brings the engine where the store is a bucket, of which the pod then has a copy that this container alone may write. It checks
+    that the engine's files are whole, that this image's TensorRT and this node's GPU are those it was compiled for, and links the
+    read-only repository into `/models` with this deployment's batching. It needs the GPU to look at it.
     """
     requests, limits = requests_and_limits(settings.serving.resources)
     command = ["python3", "-m", "engine_runtime.triton.prepare", "--engine", f"{STORE_PATH}/{artifact}", "--models", MODELS_PATH]
@@ -73,8 +82,8 @@ def prepare_container(artifact: str, spec: DiffusionDeploymentSpec, settings: Op
         PREPARE,
         triton_image(spec.accelerator, settings),
         settings,
-        env=store_env(settings),
-        mounts=[store_mount(read_only=not store_env(settings)), {"name": "models", "mountPath": MODELS_PATH}],
+        env=store_env(settings, namespace),
+        mounts=[store_mount(read_only=isinstance(settings.engine_store, PvcStore)), {"name": "models", "mountPath": MODELS_PATH}],
         envFrom=store_env_from(settings),
         command=command,
         resources=container_resources(spec.accelerator, settings, requests, limits),

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+
+import pytest
+from pydantic import ValidationError
 
 from diffusion_api.build_job import BuildJob
 from diffusion_api.parsing import parse_build_job
@@ -8,7 +12,7 @@ from diffusion_operator.manifests.builder_exit import BuilderExit, is_retryable
 from diffusion_operator.manifests.builder_job import builder_job, job_config_map
 from diffusion_operator.manifests.cleanup_job import cleanup_job
 from diffusion_operator.manifests.engine import diffusion_engine
-from diffusion_operator.manifests.engine_store import engine_store_claim
+from diffusion_operator.manifests.engine_store import engine_store_claim, have_one_store
 from diffusion_operator.manifests.network_policy import builder_network_policy
 from diffusion_operator.settings import PvcStore
 from engine_builder import errors
@@ -91,9 +95,42 @@ def test_the_engine_s_own_builder_image_goes_before_the_operator_s():
 def test_a_store_in_a_bucket_gives_address_and_credentials():
     options = settings(engineStore={"kind": "S3", "uri": "s3://models/engines", "secretName": "s3"})
     manifest = job(options)
-    assert {"name": "DIFFUSION_STORE_URI", "value": "s3://models/engines"} in builder(manifest)["env"]
+    assert {"name": "DIFFUSION_STORE_URI", "value": "s3://models/engines/namespaces/pictures"} in builder(manifest)["env"]
     assert builder(manifest)["envFrom"] == [{"secretRef": {"name": "s3"}}]
     assert "persistentVolumeClaim" not in str(manifest)
+
+
+@pytest.mark.parametrize(
+    ("shared", "places"),
+    [
+        ((), ("namespaces/pictures", "namespaces/videos", "namespaces/others")),
+        (("pictures", "videos"), ("shared", "shared", "namespaces/others")),
+        (("*",), ("shared", "shared", "shared")),
+    ],
+)
+def test_namespaces_share_engines_of_a_bucket_only_where_they_are_allowed(shared, places):
+    store = {"kind": "S3", "uri": "s3://models/engines/", "sharedNamespaces": shared}
+    options = settings(engineStore=store)
+    found = []
+    for namespace in ("pictures", "videos", "others"):
+        owner = replace(OWNER, namespace=namespace)
+        for manifest in (builder_job("engine-1", owner, engine().spec, options), cleanup_job("cleanup-1", owner, "artifacts/e", options)):
+            (uri,) = [each["value"] for each in builder(manifest)["env"] if each["name"] == "DIFFUSION_STORE_URI"]
+            found.append(uri.removeprefix("s3://models/engines/"))
+    assert found == [place for place in places for _ in range(2)]
+    together = [have_one_store(options, "pictures", other) for other in ("pictures", "videos", "others")]
+    assert together == [True, places[1] == places[0], places[2] == places[0]]
+
+
+def test_a_claim_is_a_namespace_s_own():
+    assert have_one_store(SETTINGS, "pictures", "pictures")
+    assert not have_one_store(SETTINGS, "pictures", "videos")
+
+
+@pytest.mark.parametrize("namespace", ["", "Pictures", "a/b", "..", "pic*", "a_b", "-a"])
+def test_what_is_no_namespace_cannot_share(namespace):
+    with pytest.raises(ValidationError, match="sharedNamespaces"):
+        settings(engineStore={"kind": "S3", "uri": "s3://models", "sharedNamespaces": [namespace]})
 
 
 def test_the_store_s_claim_outlives_every_owner():

@@ -41,7 +41,9 @@ OPTIONS = settings(
 
 
 def manifests() -> list[Manifest]:
-    template = serving_pod_template("klein", deployment().spec, OPTIONS, revision="klein-1", engine="engine-1", artifact="artifacts/e")
+    template = serving_pod_template(
+        "klein", deployment().spec, OPTIONS, namespace="pictures", revision="klein-1", engine="engine-1", artifact="artifacts/e"
+    )
     record = RevisionRecord("klein-1", 1, "engine-1", "key", template, {}, NOW, good=True)
     model = {"uri": "pvc://weights/klein", "secretName": "token"}
     bucket = settings(engineStore={"kind": "S3", "uri": "s3://models", "secretName": "s3"})

@@ -26,7 +26,9 @@ def pod_labels(options):
 
 def pod_templates(options):
     spec = deployment().spec
-    template = serving_pod_template("klein", spec, options, revision="klein-1", engine="engine-1", artifact="artifacts/e")
+    template = serving_pod_template(
+        "klein", spec, options, namespace="pictures", revision="klein-1", engine="engine-1", artifact="artifacts/e"
+    )
     jobs = {
         "build": builder_job("engine-1", OWNER, engine().spec, options),
         "cleanup": cleanup_job("engine-1", OWNER, "artifacts/e", options),

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 
 import pytest
 
 from diffusion_api.engine_manifest import Dtype, Executor, Piece, TensorSpec
 from diffusion_api.prepare_exit import PrepareExit
 from diffusion_api.serving import Serving
-from engine_builder.store.checksums import measure, write_checksums
+from engine_builder.store.checksums import differences, measure, write_checksums
+from engine_runtime.bucket import Bucket
 from engine_runtime.nvidia import Gpu, NoGpuError
 from engine_runtime.triton import prepare
 from engine_runtime.triton.repository import write_model_repository
+from tests.support.buckets import URI, keys, overwrite
 from tests.unit.engine_runtime import toy
 
 X = TensorSpec(name="x", dtype=Dtype.FP32, dims=("image_tokens", 16))
@@ -147,6 +151,69 @@ def test_a_store_that_cannot_be_read_is_tried_again(run, monkeypatch):
     code, sentence = run()
     assert code == PrepareExit.TRANSIENT
     assert "/engine-store/x: Input/output error" in sentence
+
+
+@pytest.fixture
+def stored(engine, bucket, monkeypatch):
+    """The engine, in a bucket alone."""
+    monkeypatch.setenv("DIFFUSION_STORE_URI", URI)
+    bucket.upload(engine.name, engine)
+    shutil.rmtree(engine)
+    return bucket
+
+
+def test_an_engine_is_brought_from_a_bucket(run, engine, stored, tmp_path):
+    assert run() == (0, "")
+    assert differences(engine, full=True) == ()
+    assert (tmp_path / "models/transformer/1/model.bin").resolve().read_bytes() == b"weights"
+
+
+def test_a_restarted_container_brings_nothing_again(run, stored, monkeypatch):
+    assert run()[0] == 0
+    monkeypatch.setattr(Bucket, "download", lambda *given: pytest.fail("brought again"))
+    assert run()[0] == 0
+
+
+def test_a_damaged_copy_is_brought_again(run, engine, stored):
+    assert run()[0] == 0
+    (engine / "model_repository/transformer/1/model.bin").write_bytes(b"wEights")
+    assert run() == (0, "")
+    assert differences(engine, full=True) == ()
+
+
+def test_an_engine_that_no_bucket_has_is_to_be_built_again(run, engine, stored):
+    stored.delete(engine.name)
+    assert run() == (PrepareExit.FILES_MISSING, f"{engine.name} is not in {URI}")
+
+
+def test_an_engine_that_is_damaged_in_the_bucket_is_to_be_built_again(run, engine, stored, client):
+    (blob, *_) = [key for key in keys(client) if not key.endswith("checksums.json")]
+    overwrite(client, blob, b"")
+    code, sentence = run()
+    assert code == PrepareExit.FILES_MISSING
+    assert "is damaged" in sentence
+    assert not engine.exists()
+
+
+def test_a_bucket_out_of_reach_is_tried_again(run, stored, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    code, sentence = run()
+    assert code == PrepareExit.TRANSIENT
+    assert "cannot be reached" in sentence
+
+
+def test_a_bucket_that_refuses_is_tried_again_and_never_built_again(run, stored, monkeypatch):
+    monkeypatch.setenv("DIFFUSION_STORE_URI", "s3://nowhere")
+    code, sentence = run()
+    assert code == PrepareExit.TRANSIENT
+    assert "there is no bucket nowhere" in sentence
+
+
+def test_an_image_without_the_client_is_of_another_release(run, stored, monkeypatch):
+    monkeypatch.setitem(sys.modules, "engine_runtime.bucket", None)
+    code, sentence = run()
+    assert code == PrepareExit.USAGE
+    assert "are operator and image of one release" in sentence
 
 
 def test_a_plan_fits_its_own_gpu_and_tensorrt(b200):
