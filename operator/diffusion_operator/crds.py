@@ -53,8 +53,8 @@ class CrdApi(Protocol):
 class KubernetesCrdApi:
     """The calls, by the Kubernetes client."""
 
-    def __init__(self) -> None:
-        self._api = client.ApiextensionsV1Api()
+    def __init__(self, configuration: client.Configuration) -> None:
+        self._api = client.ApiextensionsV1Api(client.ApiClient(configuration))
 
     def apply(self, name: str, manifest: Crd) -> None:
         """See `CrdApi`."""
@@ -183,13 +183,24 @@ def main(arguments: Sequence[str] | None = None, *, api: Callable[[], CrdApi] | 
     return 0
 
 
-def _connect() -> CrdApi:
-    """In a pod, its service account; elsewhere the kubeconfig's current context."""
+def connection() -> client.Configuration:
+    """In a pod, its service account; elsewhere the kubeconfig's current context.
+
+    Raises:
+        ConfigException: There is neither.
+    """
+    configuration = client.Configuration()
     try:
-        config.load_incluster_config()  # type: ignore[no-untyped-call]  # kubernetes 37 leaves it untyped.
+        config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]  # kubernetes 37 leaves it untyped.
+        # As the operator itself: HTTPS_PROXY leads to what lies outside, and a pod's API server does not.
+        configuration.proxy = None
     except ConfigException:
-        config.load_kube_config()  # type: ignore[no-untyped-call]
-    return KubernetesCrdApi()
+        config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    return configuration
+
+
+def _connect() -> CrdApi:
+    return KubernetesCrdApi(connection())
 
 
 if __name__ == "__main__":

@@ -110,6 +110,17 @@ def test_delete_says_which_definition_waits_for_its_objects():
         crds.delete_crds(server, timeout_seconds=1, clock=ticks())
 
 
+def test_a_pod_asks_its_api_server_without_the_proxy_that_leads_outside(monkeypatch):
+    def load(client_configuration):
+        client_configuration.host = "https://10.96.0.1:443"
+
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    monkeypatch.setattr(crds.config, "load_incluster_config", load)
+    found = crds.connection()
+    assert found.host == "https://10.96.0.1:443"
+    assert found.proxy is None
+
+
 def test_an_unreachable_cluster_is_one_sentence(monkeypatch, tmp_path, capsys):
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "absent"))
