@@ -24,13 +24,13 @@ from diffusion_operator.manifests.service import service
 from diffusion_operator.manifests.serving_deployment import serving_deployment
 from diffusion_operator.manifests.serving_pod import serving_pod_template
 from diffusion_operator.planning.autoscaling import scaling_plan
-from diffusion_operator.planning.deployment_status import Outcome, outcome_status
+from diffusion_operator.planning.deployment_status import Outcome, held_up_status, outcome_status
 from diffusion_operator.planning.engine_identity import PROMPTS_SECONDS, EngineIdentity, engine_identity, prompts_missing
 from diffusion_operator.planning.observed import EngineState, ObservedDeployment, ObservedEngine
 from diffusion_operator.planning.plan import Plan, transition_events
 from diffusion_operator.planning.revisions import SPEC_PARTS, activated, latest, outdated, revision_name
 from diffusion_operator.planning.traffic import Traffic, steered
-from diffusion_operator.planning.verdict import Verdict, fails, merged
+from diffusion_operator.planning.verdict import Verdict, fails
 from diffusion_operator.settings import OperatorSettings
 
 DeploymentPlan = Plan[DiffusionDeploymentStatus]
@@ -47,31 +47,19 @@ def plan_deployment(
         settings: The operator's.
         now: The time, with a time zone.
     """
+    scene = _Scene(deployment, observed, settings, now)
     problems = [*find_problems(deployment.spec), *_rollout_problems(deployment)]
     if problems:
-        return plan_invalid(deployment, problems, now)
-    if deployment.spec.optimization.calibration.prompts_config_map is not None and not observed.prompts:
-        return _without_prompts(deployment, now)
-    scene = _Scene(deployment, observed, settings, now, engine_identity(deployment.spec, observed.prompts, settings))
-    record = _asked_for(scene)
-    traffic = steered(record, observed, deployment.spec, settings, now) if record else None
-    records = {each.name: each for each in observed.records}
-    if traffic is not None:
-        records[traffic.asked.name] = traffic.asked
-    serving = _serving(scene, traffic, records) if traffic else _Objects()
-    scaling = scaling_plan(scene.owner, deployment.spec, observed.cluster, settings, observed.autoscaler_problems)
-    outcome = Outcome(scene.identity, observed.engine, traffic, scaling.verdict)
+        return _held_up(scene, fails(ConditionType.READY, problems[0].reason, "; ".join(map(str, problems))), "Invalid")
+    named = deployment.spec.optimization.calibration.prompts_config_map
+    if named is not None and not observed.prompts:
+        verdict = fails(ConditionType.READY, Reason.PROMPTS_NOT_FOUND, prompts_missing(named))
+        return _held_up(scene, verdict, "Waiting for prompts", PROMPTS_SECONDS)
+    identity = engine_identity(deployment.spec, observed.prompts, settings)
+    move = _move(scene, _asked_for(scene, identity))
+    outcome = Outcome(identity, observed.engine, move.traffic, move.scaling)
     status = outcome_status(deployment, observed, settings, outcome, now)
-    apply = (*_engine(scene), *serving.apply, *(scaling.apply if traffic else ()))
-    unwanted = {*serving.delete, *(ref for ref in scaling.unwanted if ref in observed.children)}
-    events = transition_events(deployment.status.conditions if deployment.status else (), status.conditions)
-    return Plan(status, apply, tuple(sorted(unwanted)), events, traffic.requeue_seconds if traffic else None)
-
-
-def plan_invalid(deployment: DiffusionDeployment, problems: list[Problem], now: datetime) -> DeploymentPlan:
-    """Say what is wrong and leave everything else as it is: what serves goes on serving."""
-    message = "; ".join(map(str, problems))
-    return _unchanged(deployment, fails(ConditionType.READY, problems[0].reason, message), "Invalid", now)
+    return _plan(scene, status, (*_engine(scene, identity), *move.objects.apply), move)
 
 
 @dataclass(frozen=True)
@@ -80,7 +68,6 @@ class _Scene:
     observed: ObservedDeployment
     settings: OperatorSettings
     now: datetime
-    identity: EngineIdentity
 
     @property
     def owner(self) -> Owner:
@@ -93,50 +80,73 @@ class _Objects:
     delete: tuple[Ref, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Move:
+    """The next step of what serves."""
+
+    traffic: Traffic | None
+    """None until the first revision exists."""
+    scaling: Verdict
+    objects: _Objects
+
+
 def _rollout_problems(deployment: DiffusionDeployment) -> list[Problem]:
     if deployment.spec.rollout.strategy is not RolloutStrategy.CANARY:
         return []
     return [Problem("spec.rollout.strategy", "Canary is not carried out by this release; write RollingUpdate or Recreate")]
 
 
-def _without_prompts(deployment: DiffusionDeployment, now: datetime) -> DeploymentPlan:
-    named = deployment.spec.optimization.calibration.prompts_config_map
-    assert named is not None
-    verdict = fails(ConditionType.READY, Reason.PROMPTS_NOT_FOUND, prompts_missing(named))
-    return replace(_unchanged(deployment, verdict, "Waiting for prompts", now), requeue_seconds=PROMPTS_SECONDS)
+def _held_up(scene: _Scene, verdict: Verdict, phase: str, requeue_seconds: float | None = None) -> DeploymentPlan:
+    """Say why the spec leads nowhere; what was asked for before goes on, and is scaled and healed meanwhile."""
+    move = _move(scene, latest(scene.observed.records))
+    status = held_up_status(scene.deployment, scene.observed, move.traffic, (verdict, move.scaling), phase=phase, now=scene.now)
+    plan = _plan(scene, status, move.objects.apply, move)
+    waits = [each for each in (requeue_seconds, plan.requeue_seconds) if each is not None]
+    return replace(plan, requeue_seconds=min(waits, default=None))
 
 
-def _unchanged(deployment: DiffusionDeployment, verdict: Verdict, phase: str, now: datetime) -> DeploymentPlan:
-    status = deployment.status or DiffusionDeploymentStatus()
-    generation = deployment.metadata.generation
-    conditions = merged(status.conditions, (verdict,), generation, now)
-    new = status.model_copy(update={"conditions": conditions, "observed_generation": generation, "phase": phase})
-    return Plan(new, events=transition_events(status.conditions, conditions))
+def _move(scene: _Scene, record: RevisionRecord | None) -> _Move:
+    """Plan the next step towards a revision; None: there is none yet."""
+    observed, spec, settings = scene.observed, scene.deployment.spec, scene.settings
+    scaling = scaling_plan(scene.owner, spec, observed.cluster, settings, observed.autoscaler_problems)
+    unwanted = tuple(ref for ref in scaling.unwanted if ref in observed.children)
+    if record is None:
+        return _Move(None, scaling.verdict, _Objects(delete=unwanted))
+    traffic = steered(record, observed, spec, settings, scene.now)
+    records = {each.name: each for each in observed.records} | {traffic.asked.name: traffic.asked}
+    serving = _serving(scene, traffic, records)
+    return _Move(traffic, scaling.verdict, _Objects((*serving.apply, *scaling.apply), (*serving.delete, *unwanted)))
 
 
-def _engine(scene: _Scene) -> tuple[Manifest, ...]:
+def _plan(scene: _Scene, status: DiffusionDeploymentStatus, apply: tuple[Manifest, ...], move: _Move) -> DeploymentPlan:
+    before = scene.deployment.status
+    events = transition_events(before.conditions if before else (), status.conditions)
+    return Plan(status, apply, tuple(sorted({*move.objects.delete})), events, move.traffic.requeue_seconds if move.traffic else None)
+
+
+def _engine(scene: _Scene, identity: EngineIdentity) -> tuple[Manifest, ...]:
     if scene.observed.engine is not None:
         return ()
-    return (diffusion_engine(scene.identity.name, scene.owner, scene.identity.spec),)
+    return (diffusion_engine(identity.name, scene.owner, identity.spec),)
 
 
-def _asked_for(scene: _Scene) -> RevisionRecord | None:
+def _asked_for(scene: _Scene, identity: EngineIdentity) -> RevisionRecord | None:
     """The revision that pods shall move to: the spec's once its engine is ready; until then the one before, which serves on."""
     engine = scene.observed.engine
     if engine is None or engine.state is not EngineState.READY or engine.result is None:
         return latest(scene.observed.records)
-    return activated(scene.observed.records, scene.observed.deployments, _candidate(scene, engine, engine.result.artifact))
+    return activated(scene.observed.records, scene.observed.deployments, _candidate(scene, engine, identity.key, engine.result.artifact))
 
 
-def _candidate(scene: _Scene, engine: ObservedEngine, artifact: str) -> RevisionRecord:
+def _candidate(scene: _Scene, engine: ObservedEngine, engine_key: str, artifact: str) -> RevisionRecord:
     metadata, spec = scene.deployment.metadata, scene.deployment.spec
-    name = revision_name(metadata.name, scene.identity.key, spec, scene.settings)
+    name = revision_name(metadata.name, engine_key, spec, scene.settings)
     wire = spec.to_wire()
     return RevisionRecord(
         name=name,
         number=0,
         engine=engine.name,
-        engine_key=scene.identity.key,
+        engine_key=engine_key,
         template=serving_pod_template(
             metadata.name, spec, scene.settings, namespace=scene.owner.namespace, revision=name, engine=engine.name, artifact=artifact
         ),

@@ -42,7 +42,6 @@ def outcome_status(
     ready = _ready(deployment, observed, settings, traffic, engine) if traffic else replace_type(engine, READY)
     progressing = _progressing(traffic, engine)
     verdicts = (ready, progressing, engine, gate_verdict(outcome), outcome.scaling)
-    pods = list(observed.deployments.values())
     asked = observed.deployments.get(traffic.asked.name, NO_PODS) if traffic else NO_PODS
     result = outcome.engine.result if outcome.engine else None
     fields: dict[str, object] = {
@@ -50,16 +49,43 @@ def outcome_status(
         "phase": _phase(ready, progressing, engine),
         "conditions": merged(before.conditions, verdicts, deployment.metadata.generation, now),
         "engine": _engine_status(deployment.metadata.name, before, outcome),
-        "replicas": sum(state.existing for state in pods),
-        "ready_replicas": sum(state.ready for state in pods),
         "updated_replicas": asked.existing if engine.status is ConditionStatus.TRUE else 0,
         "updated_ready_replicas": asked.ready if engine.status is ConditionStatus.TRUE else 0,
-        "selector": selector_text(serving_selector(deployment.metadata.name)),
-        "current_revision": traffic.asked.name if traffic else None,
-        "serving_revision": _serving_revision(observed, traffic),
-        "last_good_revision": traffic.last_good if traffic else None,
     }
+    fields |= _pod_fields(deployment, observed, traffic)
     return before.model_copy(update=fields | (_result_fields(result) if result else {}))
+
+
+def held_up_status(
+    deployment: DiffusionDeployment,
+    observed: ObservedDeployment,
+    traffic: Traffic | None,
+    verdicts: tuple[Verdict, ...],
+    *,
+    phase: str,
+    now: datetime,
+) -> DiffusionDeploymentStatus:
+    """Build the status where the spec leads nowhere, and what was asked for before serves on.
+
+    Args:
+        deployment: With its status, of which the engine and its measurements stay.
+        observed: What is there.
+        traffic: Where the pods go.
+        verdicts: Among them `Ready`, which says why; so does `Progressing`, for nothing leads to this spec.
+        phase: The same in a few words.
+        now: The time.
+    """
+    before = deployment.status or DiffusionDeploymentStatus()
+    said = [replace_type(each, PROGRESSING) for each in verdicts if each.type is READY]
+    generation = deployment.metadata.generation
+    fields: dict[str, object] = {
+        "observed_generation": generation,
+        "phase": phase,
+        "conditions": merged(before.conditions, (*verdicts, *said), generation, now),
+        "updated_replicas": 0,
+        "updated_ready_replicas": 0,
+    }
+    return before.model_copy(update=fields | _pod_fields(deployment, observed, traffic))
 
 
 def engine_verdict(outcome: Outcome) -> Verdict:
@@ -139,6 +165,18 @@ def _progressing(traffic: Traffic | None, engine: Verdict) -> Verdict:
     if traffic.complete or (asked.good and set(traffic.replicas) == {asked.name}):
         return fails(PROGRESSING, Reason.ROLLOUT_COMPLETE, f"revision {asked.name} has all pods")
     return holds(PROGRESSING, Reason.ROLLING_OUT, f"pods move to revision {asked.name}")
+
+
+def _pod_fields(deployment: DiffusionDeployment, observed: ObservedDeployment, traffic: Traffic | None) -> dict[str, object]:
+    pods = list(observed.deployments.values())
+    return {
+        "replicas": sum(state.existing for state in pods),
+        "ready_replicas": sum(state.ready for state in pods),
+        "selector": selector_text(serving_selector(deployment.metadata.name)),
+        "current_revision": traffic.asked.name if traffic else None,
+        "serving_revision": _serving_revision(observed, traffic),
+        "last_good_revision": traffic.last_good if traffic else None,
+    }
 
 
 def _phase(ready: Verdict, progressing: Verdict, engine: Verdict) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from diffusion_api.accelerator import Compiler
 from diffusion_api.build_job import BuildJob, BuildSpec, build_job_for
 from diffusion_api.deployment import DiffusionDeploymentSpec
-from diffusion_api.engine import DiffusionEngineSpec
+from diffusion_api.engine import DiffusionEngine, DiffusionEngineSpec
 from diffusion_api.engine_key import engine_key, engine_name, prompts_digest
 from diffusion_api.optimization import PromptsConfigMap
 from diffusion_operator.settings import OperatorSettings
@@ -46,6 +46,12 @@ def engine_identity(spec: DiffusionDeploymentSpec, prompts: Sequence[str] | None
     key = spec_key(job, settings)
     engine_spec = DiffusionEngineSpec(**{name: getattr(job, name) for name in BuildSpec.model_fields})
     return EngineIdentity(engine_name(key), key, engine_spec)
+
+
+def kept_prompts(spec: DiffusionDeploymentSpec, engine: DiffusionEngine, settings: OperatorSettings) -> tuple[str, ...] | None:
+    """The prompts of a ConfigMap that is gone, from the engine that was made with them; None where the spec asks for another engine."""
+    prompts = engine.spec.optimization.calibration.prompts
+    return prompts if prompts and engine_identity(spec, prompts, settings).name == engine.metadata.name else None
 
 
 def with_prompts(job: BuildJob, prompts: tuple[str, ...]) -> BuildJob:

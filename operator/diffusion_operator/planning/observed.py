@@ -101,7 +101,8 @@ class ObservedDeployment:
     engine: ObservedEngine | None = None
     """The engine of `engine_identity`, where it exists."""
     prompts: tuple[str, ...] | None = None
-    """Prompts of the ConfigMap that the spec names; None where it or its key is missing."""
+    """Prompts of the ConfigMap that the spec names; where it or its key is missing those of the engine in use, and None where the spec
+    asks for another engine."""
     records: tuple[RevisionRecord, ...] = ()
     """Its ControllerRevisions, in any order."""
     deployments: Mapping[str, RevisionPods] = field(default_factory=dict)

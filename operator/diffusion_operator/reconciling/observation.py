@@ -34,7 +34,7 @@ from diffusion_operator.observing.deployments import autoscaler_problems, observ
 from diffusion_operator.observing.objects import Body, annotation, controller_uid, label, part
 from diffusion_operator.observing.pods import ended, files_missing_at, newest
 from diffusion_operator.planning.engine import job_name
-from diffusion_operator.planning.engine_identity import engine_identity
+from diffusion_operator.planning.engine_identity import engine_identity, kept_prompts
 from diffusion_operator.planning.observed import (
     ArtifactUse,
     EngineState,
@@ -70,7 +70,7 @@ class Observation:
     async def deployment(self, resource: DiffusionDeployment, now: datetime) -> ObservedDeployment:
         """Gather what is around a DiffusionDeployment. Children of a namesake that was deleted are not its own; their pods still count."""
         namespace, name, uid = resource.metadata.namespace or "", resource.metadata.name, resource.metadata.uid
-        prompts = await self._prompts(namespace, resource.spec.optimization.calibration)
+        prompts = await self._prompts(namespace, resource.spec.optimization.calibration) or self._kept_prompts(resource)
         identity = engine_identity(resource.spec, prompts, self._settings)
         self._users.want(namespace, name, identity.name)
         found = {kind: self._store.labelled(kind, namespace, DEPLOYMENT, name) for kind in (kinds.REVISION, kinds.SERVING, *DELETABLE)}
@@ -197,6 +197,16 @@ class Observation:
         if not isinstance(store, PvcStore) or not store.create:
             return False
         return await self._client.get(ref(kinds.CLAIM, namespace, store.claim_name)) is not None
+
+    def _kept_prompts(self, resource: DiffusionDeployment) -> tuple[str, ...] | None:
+        in_use = resource.status.engine if resource.status else None
+        if resource.spec.optimization.calibration.prompts_config_map is None or in_use is None:
+            return None
+        body = self._store.get(kinds.ENGINE, resource.metadata.namespace or "", in_use.name)
+        try:
+            return kept_prompts(resource.spec, parse_engine(body), self._settings) if body else None
+        except InvalidSpecError:
+            return None
 
     async def _prompts(self, namespace: str, calibration: Calibration) -> tuple[str, ...] | None:
         named = calibration.prompts_config_map

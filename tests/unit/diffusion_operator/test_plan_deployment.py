@@ -367,11 +367,49 @@ def test_an_invalid_spec_is_reported_and_what_serves_serves_on():
     objects = dict(world.objects)
     world.change(accelerator={"product": "NVIDIA-L4"}, optimization={"quantization": {"format": "NVFP4"}})
     plan = world.reconcile()
-    assert world.condition(READY) == (ConditionStatus.FALSE, Reason.UNSUPPORTED_FORMAT)
+    assert world.condition(READY) == world.condition(PROGRESSING) == (ConditionStatus.FALSE, Reason.UNSUPPORTED_FORMAT)
     assert "it can run" in world.message(READY)
-    assert (plan.apply, plan.delete) == ((), ())
+    assert plan.delete == ()
     assert world.objects == objects
     assert world.status.observed_generation == world.generation
+
+
+INVALID = {"accelerator": {"product": "NVIDIA-L4"}, "optimization": {"quantization": {"format": "NVFP4"}}}
+PROMPTED = {"qualityBudget": {"minPSNR": 31}, "calibration": {"promptsConfigMap": {"name": "prompts"}}}
+
+
+@pytest.mark.parametrize("change", [INVALID, {"optimization": PROMPTED}], ids=["invalid", "without prompts"])
+def test_what_serves_is_scaled_healed_and_counted_while_the_spec_leads_nowhere(change):
+    world = serving_world()
+    revision, engine = world.status.serving_revision, world.status.engine
+    world.change(**change, autoscaling={"minReplicas": 4, "maxReplicas": 4})
+    world.run()
+    assert world.status.ready_replicas == world.pods.revisions[revision].ready == 4
+    gone = [ref for ref in world.objects if ref.kind in ("Service", "Deployment", "PodDisruptionBudget")]
+    for ref in gone:
+        del world.objects[ref]
+    world.reconcile()
+    assert set(gone) <= set(world.objects)
+    world.pods.happen("evict", revision)
+    world.reconcile()
+    assert world.status.ready_replicas == 3
+    assert (world.status.serving_revision, world.status.engine, world.status.updated_replicas) == (revision, engine, 0)
+    assert world.restarts == []
+    assert len(world.engines) == 1
+
+
+def test_a_revision_that_cannot_load_is_given_up_while_the_spec_is_invalid():
+    world = serving_world()
+    good = world.status.serving_revision
+    world.change(serving={"maxQueueDelayMicroseconds": 5000})
+    world.reconcile()
+    world.broken.add(world.status.current_revision)
+    world.run(3)
+    world.change(**INVALID)
+    world.now += timedelta(hours=1)
+    world.run()
+    assert world.pods.revisions[good].ready == 3
+    assert set(world.pods.revisions) == {good}
 
 
 def test_canary_is_refused_and_not_silently_something_else():

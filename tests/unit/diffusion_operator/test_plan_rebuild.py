@@ -53,6 +53,31 @@ def test_an_engine_whose_prompts_were_changed_meanwhile_is_built_again():
     assert said(cluster.one("DiffusionEngine")) == ("False", "EnginePending")
 
 
+def test_an_engine_in_use_outlives_the_config_map_of_its_prompts():
+    async def scenario():
+        cluster = FakeCluster()
+        optimization = {"qualityBudget": {"minPSNR": 32}, "calibration": {"promptsConfigMap": {"name": "prompts"}}}
+        prompts = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "prompts", "namespace": NAMESPACE}}
+        cluster.put({**prompts, "data": {"prompts.txt": "a cat"}})
+        cluster.put(deployment(optimization=optimization))
+        async with running(cluster) as operator:
+            await served(operator, cluster)
+            before = cluster.objects[KLEIN]["status"]
+            cluster.remove(reference("ConfigMap", "prompts", "v1"))
+            await operator.resync()
+            await served(operator, cluster)
+            after = cluster.objects[KLEIN]["status"]
+            cluster.edit(KLEIN, spec=deployment(optimization=optimization, model={"uri": "hf://owner/other"})["spec"])
+            await served(operator, cluster)
+            return before, after, cluster
+
+    before, after, cluster = asyncio.run(scenario())
+    assert before == after
+    assert said(cluster.objects[KLEIN]) == ("False", "PromptsNotFound")
+    assert cluster.objects[KLEIN]["status"]["readyReplicas"] == 1
+    assert len(list(cluster.of_kind("DiffusionEngine"))) == 1
+
+
 def pod_that_misses_files(engine: str) -> dict[str, Any]:
     end = {"exitCode": int(PrepareExit.FILES_MISSING), "message": "no manifest", "finishedAt": "2026-08-01T13:00:00Z"}
     labels = {ENGINE: engine, COMPONENT: SERVING, REVISION: "other-1", MANAGED_BY: MANAGER}
