@@ -31,6 +31,24 @@ COMPUTE_CAPABILITIES = {
     "NVIDIA-GeForce-RTX-5090": "12.0",
     "NVIDIA-RTX-PRO-6000-Blackwell-Server-Edition": "12.0",
 }
+# Memory of these products in GB, as they are sold. Source: NVIDIA's data sheets.
+MEMORY_GB = {
+    "NVIDIA-A10": 24,
+    "NVIDIA-A100-SXM4-40GB": 40,
+    "NVIDIA-A100-SXM4-80GB": 80,
+    "NVIDIA-A100-80GB-PCIe": 80,
+    "NVIDIA-L4": 24,
+    "NVIDIA-L40S": 48,
+    "NVIDIA-GeForce-RTX-4090": 24,
+    "NVIDIA-H100-80GB-HBM3": 80,
+    "NVIDIA-H100-PCIe": 80,
+    "NVIDIA-H200": 141,
+    "NVIDIA-B200": 180,
+    "NVIDIA-GB200": 186,
+    "NVIDIA-B300": 288,
+    "NVIDIA-GeForce-RTX-5090": 32,
+    "NVIDIA-RTX-PRO-6000-Blackwell-Server-Edition": 96,
+}
 
 
 class Compiler(StrEnum):
@@ -45,6 +63,7 @@ GPU_FIELDS_SENTENCE = "migProfile and computeCapability belong to a GPU; leave t
 OPENVINO_SENTENCE = "compiler OpenVINO needs product CPU"
 KNOWN_PRODUCTS = ", ".join([*sorted(COMPUTE_CAPABILITIES), CPU])
 SHARING_SUFFIX = "-(SHARED|MIG-[0-9a-z.]+)"
+MIG_MEMORY = re.compile(r"\.([0-9]+)gb$")
 
 
 class Accelerator(ApiModel):
@@ -110,8 +129,19 @@ class Accelerator(ApiModel):
     @property
     def resolved_compute_capability(self) -> str | None:
         """`10.0` for B200; None on the CPU or where unknown."""
-        base = re.sub(f"{SHARING_SUFFIX}$", "", self.product)
-        return None if self.is_cpu else self.compute_capability or COMPUTE_CAPABILITIES.get(base)
+        return None if self.is_cpu else self.compute_capability or COMPUTE_CAPABILITIES.get(self._whole_product)
+
+    @property
+    def memory_class(self) -> str | None:
+        """`180GB` for B200, `23GB` for its slice `1g.23gb`; None on the CPU or where unknown."""
+        if slice_gb := MIG_MEMORY.search(self.mig_profile or self.product):
+            return f"{slice_gb[1]}GB"
+        gigabytes = MEMORY_GB.get(self._whole_product)
+        return None if gigabytes is None else f"{gigabytes}GB"
+
+    @property
+    def _whole_product(self) -> str:
+        return re.sub(f"{SHARING_SUFFIX}$", "", self.product)
 
 
 # The least compute capability whose tensor cores run a format. Source: NVIDIA TensorRT support matrix, "hardware and precision".

@@ -36,7 +36,6 @@ def engine_key(
     compiler_version: str,
     builder: str,
     student_digest: str | None = None,
-    memory_class: str | None = None,
     instruction_set: str | None = None,
     builder_flags: Mapping[str, str] | None = None,
 ) -> str:
@@ -51,7 +50,6 @@ def engine_key(
         compiler_version: Full version of what compiles, for example `11.4.0.106`.
         builder: Digest of the builder image; outside a cluster the version of this package.
         student_digest: Digest of the student's weights; None without a student.
-        memory_class: Memory of the GPU, for example `180GiB`, where products of one name differ in it.
         instruction_set: Widest instruction set of the CPU, for example `avx512_vnni`, where the compiler bakes it in.
         builder_flags: Further switches of the builder that change its output.
     """
@@ -63,7 +61,6 @@ def engine_key(
         "compilerVersion": compiler_version,
         "builder": builder,
         "studentDigest": student_digest,
-        "memoryClass": memory_class,
         "instructionSet": instruction_set,
         "builderFlags": dict(builder_flags or {}),
     }
@@ -82,6 +79,7 @@ def job_inputs(job: BuildJob) -> dict[str, object]:
         "quantization": _quantization(job.optimization),
         "compiler": job.accelerator.resolved_compiler,
         "computeCapability": job.accelerator.resolved_compute_capability,
+        "memoryClass": job.accelerator.memory_class,
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any, Union, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
+from diffusion_api.accelerator import COMPUTE_CAPABILITIES, MEMORY_GB, Accelerator
 from diffusion_api.build_job import BuildJob, build_job_for
 from diffusion_api.engine_key import NOT_IN_KEY, engine_key, engine_name, prompts_digest
 from diffusion_api.parsing import parse_build_job, parse_deployment
@@ -124,13 +125,37 @@ def test_leaving_the_student_out_changes_the_key() -> None:
         ("compiler_version", "11.4.0.107"),
         ("builder", "sha256:bb"),
         ("student_digest", "sha256:cc"),
-        ("memory_class", "180GiB"),
         ("instruction_set", "avx512_vnni"),
         ("builder_flags", {"calibrator": "2"}),
     ],
 )
 def test_every_other_input_is_weighed(name: str, value: object) -> None:
     assert key_of(JOB, **{name: value}) != key_of(JOB)
+
+
+def test_the_gpus_memory_is_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = key_of(merged(JOB, {"accelerator": {"product": "NVIDIA-B200"}}))
+    monkeypatch.setitem(MEMORY_GB, "NVIDIA-B200", 192)
+    assert key_of(merged(JOB, {"accelerator": {"product": "NVIDIA-B200"}})) != before
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "memory"),
+    [
+        ({"product": "NVIDIA-B200"}, "180GB"),
+        ({"product": "NVIDIA-B200-SHARED"}, "180GB"),
+        ({"product": "NVIDIA-B200-MIG-1g.23gb"}, "23GB"),
+        ({"product": "NVIDIA-B200", "migProfile": "2g.45gb"}, "45GB"),
+        ({"product": "Another", "computeCapability": "10.0"}, None),
+        ({"product": "CPU"}, None),
+    ],
+)
+def test_the_memory_class_is_that_of_the_product_or_of_its_slice(accelerator: dict[str, str], memory: str | None) -> None:
+    assert Accelerator.model_validate(accelerator).memory_class == memory
+
+
+def test_every_known_product_has_a_memory_class() -> None:
+    assert MEMORY_GB.keys() == COMPUTE_CAPABILITIES.keys()
 
 
 @pytest.mark.parametrize(
@@ -177,9 +202,19 @@ def test_steps_that_only_repeat_the_sigmas_change_nothing() -> None:
     assert key_of(merged(sigmas, {"model": {"sampling": {"steps": 2}}})) == key_of(sigmas)
 
 
-def test_the_key_of_a_known_job_stays() -> None:
-    """An accidental change of the canonical form would rebuild every engine of every cluster; a wanted one raises KEY_VERSION."""
-    assert key_of(JOB) == "fa7ae7a14de3e992a6b8c8a9b66c04cd3f376f178d9a3289ad9dd308b3da6cc1"
+@pytest.mark.parametrize(
+    ("product", "key"),
+    [
+        ("NVIDIA-B200", "283e1f931dc8171f3157aa73104f1556a681b972fca937de6397cb8bf4e686d2"),
+        ("CPU", "dcb8dfafc2f742e9b400112e524f6853daa973d6d7310b81797ccd7b41e7db39"),
+    ],
+)
+def test_the_key_of_a_known_job_stays(product: str, key: str) -> None:
+    """An accidental change of the canonical form would rebuild every engine of every cluster.
+
+    Where old engines would be wrong, KEY_VERSION is raised; a change that concerns some jobs alone keeps the keys of the others.
+    """
+    assert key_of(merged(JOB, {"accelerator": {"product": product}})) == key
 
 
 def test_a_name_is_a_dns_label() -> None:
