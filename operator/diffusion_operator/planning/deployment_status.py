@@ -43,7 +43,6 @@ def outcome_status(
     progressing = _progressing(traffic, engine)
     verdicts = (ready, progressing, engine, gate_verdict(outcome), outcome.scaling)
     asked = observed.deployments.get(traffic.asked.name, NO_PODS) if traffic else NO_PODS
-    result = outcome.engine.result if outcome.engine else None
     fields: dict[str, object] = {
         "observed_generation": deployment.metadata.generation,
         "phase": _phase(ready, progressing, engine),
@@ -53,7 +52,7 @@ def outcome_status(
         "updated_ready_replicas": asked.ready if engine.status is ConditionStatus.TRUE else 0,
     }
     fields |= _pod_fields(deployment, observed, traffic)
-    return before.model_copy(update=fields | (_result_fields(result) if result else {}))
+    return before.model_copy(update=fields)
 
 
 def held_up_status(
@@ -68,7 +67,7 @@ def held_up_status(
     """Build the status where the spec leads nowhere, and what was asked for before serves on.
 
     Args:
-        deployment: With its status, of which the engine and its measurements stay.
+        deployment: With its status, of which the engine stays.
         observed: What is there.
         traffic: Where the pods go.
         verdicts: Among them `Ready`, which says why; so does `Progressing`, for nothing leads to this spec.
@@ -169,6 +168,7 @@ def _progressing(traffic: Traffic | None, engine: Verdict) -> Verdict:
 
 def _pod_fields(deployment: DiffusionDeployment, observed: ObservedDeployment, traffic: Traffic | None) -> dict[str, object]:
     pods = list(observed.deployments.values())
+    result = _served_result(observed, traffic)
     return {
         "replicas": sum(state.existing for state in pods),
         "ready_replicas": sum(state.ready for state in pods),
@@ -176,7 +176,19 @@ def _pod_fields(deployment: DiffusionDeployment, observed: ObservedDeployment, t
         "current_revision": traffic.asked.name if traffic else None,
         "serving_revision": _serving_revision(observed, traffic),
         "last_good_revision": traffic.last_good if traffic else None,
+        **(_result_fields(result) if result else {}),
     }
+
+
+def _served_result(observed: ObservedDeployment, traffic: Traffic | None) -> EngineResult | None:
+    """What the build of the serving revision yielded; of the one to come where none serves yet, and None where it is not known."""
+    if traffic is None:
+        return None
+    name = _serving_revision(observed, traffic) or traffic.target.name
+    record = next((each for each in (traffic.asked, *observed.records) if each.name == name), None)
+    result = observed.results.get(record.engine) if record else None
+    # An engine that was built again may lie elsewhere, made otherwise.
+    return result if record and result and result.artifact == record.artifact else None
 
 
 def _phase(ready: Verdict, progressing: Verdict, engine: Verdict) -> str:

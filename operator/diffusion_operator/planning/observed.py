@@ -103,6 +103,8 @@ class ObservedDeployment:
     prompts: tuple[str, ...] | None = None
     """Prompts of the ConfigMap that the spec names; where it or its key is missing those of the engine in use, and None where the spec
     asks for another engine."""
+    results: Mapping[str, EngineResult] = field(default_factory=dict)
+    """What builds yielded, by the engine's name: of `engine`, and of those whose revisions have pods."""
     records: tuple[RevisionRecord, ...] = ()
     """Its ControllerRevisions, in any order."""
     deployments: Mapping[str, RevisionPods] = field(default_factory=dict)

@@ -79,10 +79,14 @@ class Observation:
         mounts = await mounts_of(self._client, bodies, now)
         pods = revision_pods(own[kinds.SERVING], bodies, mounts.troubles)
         troubles = [each.trouble.kind for each in pods.values() if each.trouble]
+        engine, records = self._engine(namespace, identity.name), revision_records(own[kinds.REVISION])
+        others = {record.engine for record in records if record.name in pods and pods[record.name].held} - {identity.name}
+        seen = [engine, *(self._engine(namespace, each) for each in sorted(others))]
         return ObservedDeployment(
-            engine=self._engine(namespace, identity.name),
+            engine=engine,
             prompts=prompts,
-            records=revision_records(own[kinds.REVISION]),
+            results={each.name: each.result for each in seen if each and each.result},
+            records=records,
             deployments=pods,
             children=frozenset(ref_of(body) for kind in DELETABLE for body in own[kind]),
             cluster=await self._facts.cluster(with_nodes=TroubleKind.UNSCHEDULABLE in troubles),

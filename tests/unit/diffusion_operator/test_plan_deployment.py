@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffusion_api.conditions import ConditionStatus, ConditionType, Reason
+from diffusion_api.engine import RecipeSummary
 from diffusion_operator.manifests.base import ref_of
 from diffusion_operator.planning.deployment import plan_deployment
 from diffusion_operator.planning.observed import Cluster, EngineState, Trouble, TroubleKind
@@ -309,6 +310,33 @@ def test_going_back_brings_the_template_that_served():
     world.run()
     assert world.status.serving_revision == good
     assert template_of(world, good) == before
+
+
+INT8 = RESULT.model_copy(
+    update={"artifact": "artifacts/engine-ffff", "recipe": RecipeSummary(label="INT8"), "quality_summary": "32.4 dB (≥ 32)"}
+)
+
+
+def test_recipe_and_quality_are_those_of_the_revision_that_serves():
+    world = serving_world()
+    good = world.status.serving_revision
+    world.change(model=OTHER_MODEL)
+    world.run()
+    world.build(result=INT8)
+    world.reconcile()
+    bad = world.status.current_revision
+    assert world.status.recipe == RESULT.recipe.label
+    world.broken.add(bad)
+    world.run()
+    world.now += timedelta(hours=1)
+    world.run()
+    assert (world.status.serving_revision, world.status.current_revision) == (good, bad)
+    assert (world.status.recipe, world.status.quality_summary) == (RESULT.recipe.label, "33.1 dB (≥ 32)")
+    world.broken.clear()
+    world.change(serving={"maxQueueDelayMicroseconds": 5000})
+    world.run()
+    assert world.status.serving_revision == world.status.current_revision != good
+    assert (world.status.recipe, world.status.quality_summary) == ("INT8", "32.4 dB (≥ 32)")
 
 
 def test_files_that_are_lost_too_often_are_not_said_to_be_built_again():

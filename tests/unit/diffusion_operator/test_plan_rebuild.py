@@ -78,6 +78,26 @@ def test_an_engine_in_use_outlives_the_config_map_of_its_prompts():
     assert len(list(cluster.of_kind("DiffusionEngine"))) == 1
 
 
+def test_recipe_and_quality_are_those_of_the_engine_that_serves():
+    other = RESULT.model_copy(update={"artifact": "artifacts/engine-ffff", "quality_summary": "32.4 dB (≥ 32)"})
+
+    async def scenario():
+        cluster = FakeCluster()
+        cluster.put(deployment())
+        async with running(cluster) as operator:
+            await served(operator, cluster)
+            cluster.edit(KLEIN, spec=deployment(model={"uri": "hf://owner/name", "revision": "fedcba9"})["spec"])
+            await settled(operator)
+            cluster.run_jobs({**ELSEWHERE, "result": other.to_wire()})
+            await settled(operator)
+            meanwhile = cluster.objects[KLEIN]["status"]
+            await served(operator, cluster)
+            return meanwhile, cluster.objects[KLEIN]["status"]
+
+    meanwhile, after = asyncio.run(scenario())
+    assert (meanwhile["qualitySummary"], after["qualitySummary"]) == ("33.1 dB (≥ 32)", "32.4 dB (≥ 32)")
+
+
 def pod_that_misses_files(engine: str) -> dict[str, Any]:
     end = {"exitCode": int(PrepareExit.FILES_MISSING), "message": "no manifest", "finishedAt": "2026-08-01T13:00:00Z"}
     labels = {ENGINE: engine, COMPONENT: SERVING, REVISION: "other-1", MANAGED_BY: MANAGER}

@@ -8,6 +8,7 @@ from typing import Any
 
 from diffusion_api.conditions import ConditionStatus, ConditionType, Reason
 from diffusion_api.deployment import DiffusionDeploymentStatus
+from diffusion_api.engine import EngineResult
 from diffusion_operator.manifests.base import Manifest, Ref, ref_of
 from diffusion_operator.manifests.controller_revision import revision_record
 from diffusion_operator.planning.deployment import DeploymentPlan, plan_deployment
@@ -67,6 +68,7 @@ class World:
         return ObservedDeployment(
             engine=self.engines.get(identity.name),
             prompts=self.prompts,
+            results={name: each.result for name, each in self.engines.items() if each.result},
             records=records,
             deployments=states,
             children=frozenset(self.objects),
@@ -104,10 +106,10 @@ class World:
         result = RESULT.model_copy(update={"artifact": artifact})
         self.engines = {name: replace(each, result=result) for name, each in self.engines.items()}
 
-    def build(self, state: EngineState = EngineState.READY, message: str = "") -> None:
+    def build(self, state: EngineState = EngineState.READY, message: str = "", result: EngineResult = RESULT) -> None:
         for name, engine in self.engines.items():
             if engine.state is not EngineState.READY:
-                self.engines[name] = replace(engine, state=state, message=message, result=RESULT if state is EngineState.READY else None)
+                self.engines[name] = replace(engine, state=state, message=message, result=result if state is EngineState.READY else None)
 
     def settle(self, seconds: float = 1.0) -> None:
         """Pods that can become ready do; those that end have ended."""
