@@ -175,7 +175,8 @@ class Operator:
         if not self._leads:
             return
         for key in concerned(kind, body, self._users):
-            self._add(key)
+            is_its_own = kind is key.controller.kind and body["metadata"]["name"] == key.name
+            self._add(key, body["metadata"].get("generation") if is_its_own else None)
         for user in users:
             self._add(Key(Controller.DEPLOYMENT, body["metadata"].get("namespace", ""), user))
         for namespace, name in engines:
@@ -188,5 +189,5 @@ class Operator:
             for namespace, name in self.store.names(controller.kind):
                 self._add(Key(controller, namespace, name))
 
-    def _add(self, key: Key) -> None:
-        self.controllers[key.controller].queue.add(key)
+    def _add(self, key: Key, generation: int | None = None) -> None:
+        self.controllers[key.controller].want(key, generation)

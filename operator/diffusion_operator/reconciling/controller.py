@@ -12,14 +12,13 @@ from diffusion_operator.cluster.errors import ClusterError, MissingError, Outdat
 from diffusion_operator.logs import reconcile_context
 from diffusion_operator.metrics import OperatorMetrics
 from diffusion_operator.reconciling.keys import Controller, Key, Outcome
+from diffusion_operator.reconciling.settling import Settling
 from diffusion_operator.reconciling.work_queue import BackOff, WorkQueue
 
 UNAVAILABLE_SECONDS = 15.0
 """Longest wait while the API server is away."""
 OUTDATED_SECONDS = 5.0
 """Longest wait where the next event brings what was missing anyway."""
-SETTLING_LIMIT = 10
-"""So many changes of one object in a row are usual at most; what changes it more often waits longer and longer."""
 logger = logging.getLogger(__name__)
 
 
@@ -59,9 +58,17 @@ class ControllerLoop:
         self.controller = controller
         self.queue: WorkQueue[Key] = WorkQueue(QueueMetrics(metrics, controller), back_off)
         self._reconcile, self._metrics = reconcile, metrics
-        self._changes: dict[Key, int] = {}
+        self._settling = Settling(back_off)
         metrics.unfinished.labels(controller).set_function(lambda: sum(self.queue.working_seconds()))
         metrics.longest.labels(controller).set_function(lambda: max(self.queue.working_seconds(), default=0.0))
+
+    def want(self, key: Key, generation: int | None = None) -> None:
+        """Want a look, at once unless the object is held back; `generation` is its own where it is its own change that wants it."""
+        seconds = self._settling.held_seconds(key, generation)
+        if seconds > 0:
+            self.queue.add_after(key, seconds)
+        else:
+            self.queue.add(key)
 
     async def run(self, workers: int) -> None:
         """Work until the queue is stopped."""
@@ -100,23 +107,19 @@ class ControllerLoop:
                 self._metrics.reconcile_errors.labels(self.controller).inc()
 
     def _due_again(self, key: Key, outcome: Outcome) -> str:
-        if not outcome.changed:
-            self._changes.pop(key, None)
-            self.queue.forgive(key)
-            if outcome.requeue_seconds is None:
-                return "success"
+        self.queue.forgive(key)
+        held_seconds = self._settling.look(key, outcome)
+        if held_seconds > 0:
+            self.queue.put_off(key, held_seconds)
+            self._metrics.unsettled.labels(self.controller).inc()
+            logger.warning("its children change again and again; another field manager may undo it; next in %.1f s", held_seconds)
+        elif outcome.changed:
+            self.queue.add(key)
+        elif outcome.requeue_seconds is None:
+            return "success"
+        else:
             self.queue.add_after(key, outcome.requeue_seconds)
             return "requeue_after"
-        self._changes[key] = self._changes.get(key, 0) + 1
-        if self._changes[key] > SETTLING_LIMIT:
-            seconds = self.queue.add_failed(key)
-            self._metrics.unsettled.labels(self.controller).inc()
-            logger.warning(
-                "changed %d times in a row; another field manager may undo the changes; next in %.1f s", self._changes[key], seconds
-            )
-        else:
-            self.queue.forgive(key)
-            self.queue.add(key)
         return "requeue"
 
     def _put_off(self, key: Key, error: ClusterError) -> None:

@@ -6,8 +6,10 @@ way of what is applied: KEDA's admission refuses a ScaledObject beside a Horizon
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import datetime
+from enum import Enum
 from typing import Any
 
 from diffusion_api.base import API_VERSION
@@ -20,11 +22,21 @@ from diffusion_operator.cluster.store import ObjectStore
 from diffusion_operator.manifests.base import Manifest, Ref, ref_of
 from diffusion_operator.observing.objects import controller, is_deleted
 from diffusion_operator.planning.plan import Event
-from diffusion_operator.reconciling.comparison import is_applied, stamped
+from diffusion_operator.reconciling.comparison import APPLIED, is_applied, stamped
 from diffusion_operator.reconciling.event_recorder import EventRecorder
 
 Status = DiffusionDeploymentStatus | DiffusionEngineStatus
+REMEMBERED = 1000
+"""Applied objects that are remembered: whoever quarrels about one comes back soon."""
 logger = logging.getLogger(__name__)
+
+
+class Applied(Enum):
+    """What became of a child."""
+
+    ALREADY = "it was as it shall be"
+    CHANGED = "it was made or changed"
+    AGAIN = "it was made or changed, in the way in which it was before"
 
 
 class Executor:
@@ -32,8 +44,10 @@ class Executor:
 
     def __init__(self, client: ClusterClient, store: ObjectStore, recorder: EventRecorder) -> None:
         self._client, self._store, self._recorder = client, store, recorder
+        self._digests: OrderedDict[Ref, str] = OrderedDict()
+        """Of what was applied last."""
 
-    async def apply(self, manifest: Manifest) -> bool:
+    async def apply(self, manifest: Manifest) -> Applied:
         """Apply a child if it differs, and tell whether it did.
 
         Raises:
@@ -46,7 +60,7 @@ class Executor:
         live = self._store.get(kind, ref.namespace, ref.name) if kind in HELD else None
         if live is not None:
             if is_applied(wanted, live):
-                return False
+                return Applied.ALREADY
             owner, holder = controller(wanted), controller(live)
             if owner and holder and owner.get("uid") != holder.get("uid"):
                 other = f"{holder.get('kind')} {holder.get('name')} (uid {holder.get('uid')})"
@@ -55,7 +69,15 @@ class Executor:
         logger.info("%s %s %s", "changed" if live else "made", ref.kind, ref.name)
         if kind in HELD:
             self._store.put(kind, answer)
-        return True
+        return self._noted(ref, wanted)
+
+    def _noted(self, ref: Ref, wanted: Manifest) -> Applied:
+        digest = wanted["metadata"]["annotations"][APPLIED]
+        is_repeated = self._digests.pop(ref, None) == digest
+        self._digests[ref] = digest
+        if len(self._digests) > REMEMBERED:
+            self._digests.popitem(last=False)
+        return Applied.AGAIN if is_repeated else Applied.CHANGED
 
     async def _made(self, wanted: Manifest, ref: Ref) -> Manifest:
         """Apply what is not ours yet. Nothing is taken by force: there may be somebody's object of the same name."""

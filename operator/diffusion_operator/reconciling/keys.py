@@ -40,5 +40,7 @@ class Outcome:
 
     changed: bool = False
     """Whether it wrote anything beside the status, so that another look is due."""
+    repeated: bool = False
+    """Whether it wrote again what it had written before, so that somebody else must have changed it."""
     requeue_seconds: float | None = None
     """When to look again where nothing happens before."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol, TypeVar
 
@@ -22,7 +22,7 @@ from diffusion_operator.planning.engine import plan_engine
 from diffusion_operator.planning.observed import JobPhase
 from diffusion_operator.planning.plan import Plan
 from diffusion_operator.planning.refused import plan_refused, plan_unreadable
-from diffusion_operator.reconciling.execution import Executor
+from diffusion_operator.reconciling.execution import Applied, Executor
 from diffusion_operator.reconciling.keys import Controller, Key, Outcome
 from diffusion_operator.reconciling.observation import Observation
 from diffusion_operator.settings import OperatorSettings
@@ -92,8 +92,8 @@ class Reconciler:
 
     async def _carry_out(self, body: Manifest, before: Status | None, plan: Plan[Status], now: datetime) -> Outcome:
         try:
-            changed = [await self.executor.delete(ref) for ref in plan.delete]
-            changed += [await self.executor.apply(manifest) for manifest in plan.apply]
+            deleted = [await self.executor.delete(ref) for ref in plan.delete]
+            applied = {await self.executor.apply(manifest) for manifest in plan.apply}
         except (RefusedError, LeftoverError) as error:
             if isinstance(error, LeftoverError) and _age_seconds(body, now) < LEFTOVER_SECONDS:
                 raise
@@ -102,7 +102,8 @@ class Reconciler:
             await self._report(body, before, refused, now)
             raise RefusedError(str(error)) from None
         await self._report(body, before, plan, now)
-        return Outcome(any(changed), plan.requeue_seconds)
+        is_changed = any(deleted) or not applied <= {Applied.ALREADY}
+        return Outcome(is_changed, repeated=Applied.AGAIN in applied, requeue_seconds=plan.requeue_seconds)
 
     async def _report(self, body: Manifest, before: Status | None, plan: Plan[Status], now: datetime) -> None:
         metadata = body["metadata"]
@@ -120,7 +121,7 @@ class Reconciler:
 def _at_latest(outcome: Outcome, seconds: float | None) -> Outcome:
     """The same outcome, with another look within so many seconds."""
     due = [each for each in (outcome.requeue_seconds, seconds) if each is not None]
-    return Outcome(outcome.changed, min(due, default=None))
+    return replace(outcome, requeue_seconds=min(due, default=None))
 
 
 def _age_seconds(body: Manifest, now: datetime) -> float:

@@ -89,6 +89,13 @@ class WorkQueue(Generic[Key]):
             before[1].cancel()
         self._timers[key] = (due, loop.call_at(due, self._fire, key))
 
+    def put_off(self, key: Key, seconds: float) -> None:
+        """Want no look at a key that is worked on before so many seconds are over, whatever was wanted until now."""
+        self._waiting.pop(key, None)
+        if key in self._timers:
+            self._timers.pop(key)[1].cancel()
+        self.add_after(key, seconds)
+
     def add_failed(self, key: Key, longest_seconds: float | None = None) -> float:
         """Want a look after a wait that doubles with each failure in a row, and return that wait in seconds."""
         self._failures[key] = self._failures.get(key, 0) + 1

@@ -21,6 +21,7 @@ from tests.unit.diffusion_operator.scenes import NOW, SETTINGS, spec_of
 
 METHODS = tuple(name for name, each in vars(ClusterClient).items() if inspect.iscoroutinefunction(each))
 NAMESPACE = "pictures"
+HASTY = BackOff(first_seconds=0.0001, longest_seconds=0.001)
 TURNS = 20_000
 """Turns of the event loop after which a test says that the operator never settles."""
 
@@ -86,11 +87,10 @@ async def running(
     *,
     settings: OperatorSettings = SETTINGS,
     now: Callable[[], datetime] = lambda: NOW,
+    back_off: BackOff = HASTY,
 ) -> AsyncIterator[Operator]:
     """An operator that leads. Ends with whatever killed it, or else gracefully."""
-    operator = Operator(
-        client or cluster, settings, OperatorMetrics(), now=now, back_off=BackOff(first_seconds=0.0001, longest_seconds=0.001)
-    )
+    operator = Operator(client or cluster, settings, OperatorMetrics(), now=now, back_off=back_off)
     cluster.stores.append(operator.store)
     work: asyncio.Task[None] | None = None
     try:

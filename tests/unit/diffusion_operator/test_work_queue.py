@@ -85,6 +85,21 @@ def test_of_two_timers_of_a_key_the_earlier_wins():
     assert run(scenario) == "a"
 
 
+def test_a_key_that_is_put_off_waits_whatever_was_wanted_before():
+    async def scenario():
+        queue = WorkQueue(Observer())
+        queue.add("a")
+        assert await queue.get() == "a"
+        queue.add("a")
+        queue.add_after("a", 0.001)
+        queue.put_off("a", 0.02)
+        queue.done("a")
+        queue.add_after("b", 0.01)
+        return await queue.get(), await queue.get()
+
+    assert run(scenario) == ("b", "a")
+
+
 def test_a_stopped_queue_gives_out_nothing_and_lets_every_worker_go():
     async def scenario():
         queue = WorkQueue(Observer())
