@@ -146,3 +146,4 @@ def test_two_releases_of_one_name_share_no_cluster_wide_object():
 
 def test_rights_can_be_left_to_the_administrator():
     assert [role for role in roles("default", "rbac.create=false") if not is_hook(role)] == []
+    assert roles("default", "rbac.create=false", "crds.install=false") == []
