@@ -112,10 +112,15 @@ def judged(record: RevisionRecord, *, good: bool, held: bool, now: datetime) -> 
     return replace(record, held=False, activated_at=now) if record.held else record
 
 
-def deadline(record: RevisionRecord, pods: RevisionPods, seconds: int) -> datetime:
+def progress_seconds(spec: DiffusionDeploymentSpec) -> int:
+    """How long a revision may make no progress: at least as long as one of its pods may take to load the engine."""
+    return max(spec.rollout.progress_deadline_seconds, spec.serving.startup_timeout_seconds)
+
+
+def deadline(record: RevisionRecord, pods: RevisionPods, spec: DiffusionDeploymentSpec) -> datetime:
     """When the revision is given up unless another of its pods becomes ready."""
     progressed = max(record.activated_at, pods.last_ready_at or record.activated_at)
-    return progressed + timedelta(seconds=seconds)
+    return progressed + timedelta(seconds=progress_seconds(spec))
 
 
 def outdated(records: Sequence[RevisionRecord], needed: set[str], limit: int) -> tuple[RevisionRecord, ...]:

@@ -10,7 +10,7 @@ from diffusion_api.deployment import DiffusionDeploymentSpec
 from diffusion_operator.manifests.controller_revision import RevisionRecord
 from diffusion_operator.planning.autoscaling import wanted_replicas
 from diffusion_operator.planning.observed import ObservedDeployment
-from diffusion_operator.planning.revisions import deadline, fallback, judged, latest
+from diffusion_operator.planning.revisions import deadline, fallback, judged, latest, progress_seconds
 from diffusion_operator.planning.rollout import NO_PODS, is_whole, rollout_step
 from diffusion_operator.planning.troubles import pods_trouble
 from diffusion_operator.settings import OperatorSettings
@@ -55,7 +55,7 @@ def steered(
     paused = spec.rollout.paused and any(state.held for name, state in pods.items() if name != asked.name)
     asked = judged(asked, good=good, held=paused or wanted == 0, now=now.replace(microsecond=0))
     before = fallback(observed.records, asked)
-    limit = deadline(asked, pods.get(asked.name, NO_PODS), spec.rollout.progress_deadline_seconds)
+    limit = deadline(asked, pods.get(asked.name, NO_PODS), spec)
     runs = not (asked.good or asked.held or asked.abandoned)
     overdue = runs and now >= limit
     if overdue and before is not None:
@@ -80,6 +80,6 @@ def steered(
 
 def _why(record: RevisionRecord, observed: ObservedDeployment, spec: DiffusionDeploymentSpec, settings: OperatorSettings) -> str:
     """Say it in one sentence that stays in the record, for the pods that it is about will be gone."""
-    lack = f"no pod of it became ready within {spec.rollout.progress_deadline_seconds} s"
+    lack = f"no pod of it became ready within {progress_seconds(spec)} s"
     trouble = observed.deployments.get(record.name, NO_PODS).trouble
     return f"{lack}: {pods_trouble(trouble, spec, observed, settings)[1]}" if trouble else lack

@@ -7,7 +7,7 @@ import pytest
 from tests.e2e.digits.installation import install, values
 from tests.e2e.digits.team import changed, digits
 
-DEADLINE_SECONDS = 20
+DEADLINE_SECONDS = 90
 
 pytestmark = pytest.mark.timeout(1500)
 
@@ -24,9 +24,12 @@ def test_a_changed_recipe_rolls_out_and_no_request_fails(served):
 
 
 def test_a_revision_that_cannot_load_is_given_up_and_the_last_good_one_serves_on(served):
+    # No revision is given up within the time that its pods have to load.
+    impatient = {"rollout": {"progressDeadlineSeconds": DEADLINE_SECONDS}, "serving": {"startupTimeoutSeconds": DEADLINE_SECONDS}}
+    served.patch("dd", "digits", {"spec": impatient})
+    served.wait_ready()
     good = served.get("dd")["status"]["lastGoodRevision"]
     current = served.get("dd")["spec"]
-    served.patch("dd", "digits", {"spec": {"rollout": {"progressDeadlineSeconds": DEADLINE_SECONDS}}})
     try:
         with served.load() as load:
             install(served.kubectl, values(images={"tritonCpu": "localhost/diffusion-operator/absent:1"}))
@@ -39,6 +42,8 @@ def test_a_revision_that_cannot_load_is_given_up_and_the_last_good_one_serves_on
     assert served.get("dd")["status"]["lastGoodRevision"] == good
     assert served.get("dd")["spec"]["model"] == current["model"]
     assert load.failures == []
+    served.patch("dd", "digits", {"spec": {"serving": {"startupTimeoutSeconds": None}}})
+    served.wait_ready()
 
 
 def test_a_paused_rollout_waits_and_goes_on_when_it_may(served):

@@ -123,6 +123,21 @@ def test_a_revision_that_cannot_load_is_abandoned_and_the_last_good_one_takes_al
     assert (world.status.serving_revision, world.status.last_good_revision, world.status.current_revision) == (good, good, bad)
 
 
+def test_no_revision_is_given_up_within_the_time_that_its_pods_have_to_load():
+    world = serving_world()
+    world.change(serving={"maxQueueDelayMicroseconds": 5000}, rollout={"progressDeadlineSeconds": 60})
+    world.reconcile()
+    world.broken.add(world.status.current_revision)
+    world.run(3)
+    world.now += timedelta(seconds=1000)
+    world.run()
+    assert world.condition(PROGRESSING) == (ConditionStatus.TRUE, Reason.ROLLING_OUT)
+    world.now += timedelta(seconds=800)
+    world.run()
+    assert world.condition(PROGRESSING) == (ConditionStatus.FALSE, Reason.ROLLOUT_ABANDONED)
+    assert "within 1800 s" in world.message(PROGRESSING)
+
+
 def test_a_revision_with_all_its_pods_is_not_given_up_while_old_ones_take_long_to_end():
     world = serving_world(rollout={"maxSurge": 3, "maxUnavailable": 0})
     old = world.status.serving_revision
