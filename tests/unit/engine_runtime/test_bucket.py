@@ -34,6 +34,7 @@ def artifact(tmp_path: Path) -> Path:
     (folder / "a/1/model.bin").write_bytes(b"weights")
     (folder / "b.bin").write_bytes(b"weights")  # The same bytes twice are one object.
     (folder / "build.json").write_text("{}")
+    (folder / "empty").touch()
     write_checksums(folder, measure(folder))
     return folder
 
@@ -153,7 +154,7 @@ def test_a_download_goes_on_with_what_had_come(
         Bucket, "_bring", lambda self, name, target, path, sums: (brought.append(path), bring(self, name, target, path, sums))
     )
     bucket.download(NAME, tmp_path / NAME)
-    assert sorted(brought) == ["b.bin", "build.json"]
+    assert sorted(brought) == ["b.bin", "build.json", "empty"]
     assert differences(tmp_path / NAME, full=True) == ()
 
 

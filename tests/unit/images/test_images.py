@@ -51,6 +51,11 @@ def test_builder_and_triton_ask_for_one_tensorrt():
     assert len(wanted) == 1
 
 
+@pytest.mark.parametrize("name", ["builder", "serve", "triton-gpu"])
+def test_whatever_reads_or_writes_an_engine_store_can_do_so_in_a_bucket(name):
+    assert "boto3" in dict(PIN.findall((ROOT / f"requirements/{name}.txt").read_text()))
+
+
 @pytest.mark.parametrize("name", ["operator", "builder"])
 def test_images_get_the_versions_that_the_tests_ran_with(name):
     tested = set(PIN.findall((ROOT / "requirements/dev.txt").read_text()))
