@@ -85,8 +85,7 @@ class Rollout(ApiModel):
     max_unavailable: int = Field(default=1, ge=0, le=1000)
     """Pods below the wanted number during a rollout."""
     progress_deadline_seconds: int = Field(default=3600, ge=10, le=604_800)
-    """A revision that makes no progress for so long is abandoned, in seconds; where `serving.startupTimeoutSeconds` is longer, that
-    counts."""
+    """A revision that makes no progress for so long, at least `serving.startupTimeoutSeconds`, is abandoned, in seconds."""
     revision_history_limit: int = Field(default=5, ge=0, le=100)
     """Revisions kept for an undo."""
     paused: bool = False

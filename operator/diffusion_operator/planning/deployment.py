@@ -12,7 +12,7 @@ from diffusion_api.conditions import ConditionType, Reason
 from diffusion_api.deployment import DiffusionDeployment, DiffusionDeploymentStatus
 from diffusion_api.problems import Problem
 from diffusion_api.serving import RolloutStrategy
-from diffusion_operator.manifests.accelerator import resource_claim_template, uses_claims
+from diffusion_operator.manifests.accelerator import resource_claim_template
 from diffusion_operator.manifests.base import Manifest, Owner, Ref
 from diffusion_operator.manifests.controller_revision import RevisionRecord, controller_revision
 from diffusion_operator.manifests.engine import diffusion_engine
@@ -168,8 +168,7 @@ def _serving(scene: _Scene, traffic: Traffic, records: Mapping[str, RevisionReco
         apply.append(serving_network_policy(owner, settings))
     if scene.observed.cluster.pod_monitors:
         apply.append(pod_monitor(owner, settings))
-    if uses_claims(spec.accelerator, settings):
-        apply += [_claim_template(scene, records[name]) for name in sorted(running)]
+    apply += [_claim_template(scene, records[name]) for name in sorted(running) if _has_claims(records[name])]
     # Those that shrink go first, so that their GPUs are given back before others are asked for.
     shrinking_first = sorted(running, key=lambda name: (name == traffic.target.name, name))
     apply += [serving_deployment(owner, records[name], running[name]) for name in shrinking_first]
@@ -182,6 +181,11 @@ def _serving(scene: _Scene, traffic: Traffic, records: Mapping[str, RevisionReco
 
 def _changed(scene: _Scene, traffic: Traffic) -> list[RevisionRecord]:
     return [traffic.asked] if traffic.asked not in scene.observed.records else []
+
+
+def _has_claims(record: RevisionRecord) -> bool:
+    """Whether the revision's pods are made with claims, whatever spec and settings say today."""
+    return bool(record.template["spec"].get("resourceClaims"))
 
 
 def _claim_template(scene: _Scene, record: RevisionRecord) -> Manifest:

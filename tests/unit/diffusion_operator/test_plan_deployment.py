@@ -556,6 +556,31 @@ def test_claim_templates_come_and_go_with_their_revision():
     assert names == {world.status.current_revision}
 
 
+def claim_templates(world: World) -> set[str]:
+    return {ref.name for ref in world.objects if ref.kind == "ResourceClaimTemplate"}
+
+
+def test_claim_templates_are_those_that_a_revision_s_pods_name():
+    world = World({"accelerator": {"product": "CPU"}}, options=settings_of(dynamicResources={"enabled": True}))
+    world.run(1)
+    world.build()
+    world.run()
+    cpu = world.status.serving_revision
+    world.change(accelerator={"product": "NVIDIA-B200"})
+    world.run()
+    assert world.status.serving_revision == cpu
+    assert claim_templates(world) == set()
+    world.build()
+    world.reconcile()
+    assert claim_templates(world) == {world.status.current_revision}
+    world.run()
+    world.options = settings_of()
+    (template,) = [ref for ref in world.objects if ref.kind == "ResourceClaimTemplate"]
+    del world.objects[template]
+    world.run()
+    assert template in world.objects
+
+
 @pytest.mark.parametrize(
     ("state", "reason"),
     [
