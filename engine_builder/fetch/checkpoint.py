@@ -11,6 +11,7 @@ from pathlib import Path
 from diffusion_api.model_spec import ModelSource
 from engine_builder.errors import InvalidJobError, InvalidModelError
 from engine_builder.fetch.archives import ARCHIVE_SUFFIXES, unpack_checkpoint
+from engine_builder.fetch.http import redacted
 from engine_builder.fetch.local import LocalSource, path_of_file_uri, path_of_pvc_uri
 from engine_builder.fetch.selection import MODEL_INDEX, checkpoint_files, parse_model_index
 from engine_builder.fetch.source import RemoteFile, Source, check_pin, content_revision
@@ -115,7 +116,7 @@ def fetch_checkpoint(
         (destination / files[0].path).unlink()
         sums = measure(destination)
     if MODEL_INDEX not in sums:
-        raise InvalidModelError(f"{source.uri} has no {MODEL_INDEX}: it is not a diffusers folder; save it with save_pretrained")
+        raise InvalidModelError(f"{redacted(source.uri)} has no {MODEL_INDEX}: it is not a diffusers folder; save it with save_pretrained")
     write_checksums(destination, sums)
     return FetchedCheckpoint(destination, revision, sums, place.licence() or licence_of(destination))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,6 +16,14 @@ TIMEOUT_SECONDS = (10.0, 60.0)
 CHUNK_BYTES = 2**18
 IDENTITY = {"Accept-Encoding": "identity"}
 """Offsets count bytes of the file, so the server must not compress it."""
+
+_QUERY = re.compile(r"(?<=[^\s?])\?[^\s?'\")>]+")
+_PASSWORD = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+
+
+def redacted(text: str) -> str:
+    """Leave out of a URI, or of a sentence with some, what may be secret: its query, which may be a signature, and a password."""
+    return _PASSWORD.sub("…", _QUERY.sub("?…", text))
 
 
 def new_session() -> requests.Session:
@@ -30,17 +39,18 @@ def with_timeouts(session: requests.Session) -> requests.Session:
 
 @contextmanager
 def network_errors(uri: str) -> Iterator[None]:
-    """Turn what `requests` raises into errors of a build."""
+    """Turn what `requests` raises into errors of a build, which name no query of a URI."""
+    shown = redacted(uri)
     try:
         yield
     except requests.exceptions.SSLError as error:
         raise InvalidJobError(
-            f"{uri}: the server's certificate is not trusted ({error}); set REQUESTS_CA_BUNDLE to your CA's file"
+            f"{shown}: the server's certificate is not trusted ({redacted(str(error))}); set REQUESTS_CA_BUNDLE to your CA's file"
         ) from error
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.TooManyRedirects) as error:
-        raise InvalidJobError(f"{uri}: {error}") from error
+        raise InvalidJobError(f"{shown}: {redacted(str(error))}") from error
     except requests.exceptions.RequestException as error:
-        raise TransientError(f"{uri}: the connection failed ({error})") from error
+        raise TransientError(f"{shown}: the connection failed ({redacted(str(error))})") from error
 
 
 def check_status(response: requests.Response, uri: str) -> None:
@@ -55,7 +65,8 @@ def check_status(response: requests.Response, uri: str) -> None:
 
 
 def refusal(status: int, uri: str) -> BuildError:
-    """Return the error that an HTTP status means."""
+    """Return the error that an HTTP status means, which names no query of a URI."""
+    uri = redacted(uri)
     if status in (401, 403):
         return InvalidJobError(f"{uri}: access is refused ({status}); name a Secret with valid credentials in model.secretName")
     if status in (404, 410):
@@ -92,7 +103,7 @@ def open_at(get: Callable[[dict[str, str]], requests.Response], uri: str, offset
     check_status(response, uri)
     if tag.startswith('"') and response.headers.get("ETag", tag) != tag:
         response.close()
-        raise TransientError(f"{uri} changed while it was fetched; try again")
+        raise TransientError(f"{redacted(uri)} changed while it was fetched; try again")
     begin = offset if response.status_code == 206 else 0
     return begin, _chunks(response, uri)
 

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from engine_builder.errors import InvalidJobError, InvalidModelError
+from engine_builder.fetch.http import redacted
 from engine_builder.store import digest_of
 
 OnBytes = Callable[[int], None]
@@ -83,7 +84,7 @@ def check_pin(uri: str, pinned: str | None, found: str) -> str:
         InvalidJobError: The content is another.
     """
     if pinned not in (None, found):
-        raise InvalidJobError(f"{uri} now holds revision {found}, not {pinned}; set model.revision to it, or leave it out")
+        raise InvalidJobError(f"{redacted(uri)} now holds revision {found}, not {pinned}; set model.revision to it, or leave it out")
     return found
 
 

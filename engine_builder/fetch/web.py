@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from engine_builder.errors import InvalidJobError, InvalidModelError
 from engine_builder.fetch.archives import ARCHIVE_SUFFIXES
-from engine_builder.fetch.http import IDENTITY, check_status, network_errors, new_session, open_at
+from engine_builder.fetch.http import IDENTITY, check_status, network_errors, new_session, open_at, redacted
 from engine_builder.fetch.selection import MODEL_INDEX, components_of, parse_model_index
 from engine_builder.fetch.source import OnBytes, RemoteFile, first_of
 from engine_builder.fetch.transfer import append_chunks, retried
@@ -48,6 +48,8 @@ PARALLEL_REQUESTS = 8
 HASHED_BYTES = 2**24
 """Up to this size a file that its server dates by nothing is read to be told from its next version; it is 16 MiB."""
 PIN_PREFIX = "sha256:"
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+"""Nothing leaves the machine on its way there."""
 
 
 class WebSource:
@@ -60,6 +62,7 @@ class WebSource:
     def __init__(self, uri: str, credentials: Mapping[str, str], revision: str | None = None) -> None:
         self._uri = uri.rstrip("/")
         self._pin = _pinned_sha256(uri, revision)
+        _require_private(uri, credentials)
         self._session = new_session()
         if token := first_of(credentials, "token"):
             self._session.headers["Authorization"] = f"Bearer {token}"
@@ -76,13 +79,13 @@ class WebSource:
         if path.endswith(SINGLE_FILE_SUFFIXES):
             found = self._head("")
             if found is None:
-                raise InvalidJobError(f"{self._uri} does not exist (404); check model.uri")
+                raise InvalidJobError(f"{redacted(self._uri)} does not exist (404); check model.uri")
             return (replace(found, path=path.rpartition("/")[2], sha256=self._pin),)
         if self._head(CHECKSUMS) is not None:
             return self._listed(self.read(CHECKSUMS))
         if self._head(MODEL_INDEX) is None:
             raise InvalidJobError(
-                f"{self._uri} has neither {MODEL_INDEX} nor {CHECKSUMS} (404); name a diffusers folder or a file "
+                f"{redacted(self._uri)} has neither {MODEL_INDEX} nor {CHECKSUMS} (404); name a diffusers folder or a file "
                 f"({', '.join(SINGLE_FILE_SUFFIXES)})"
             )
         return self._asked(components_of(parse_model_index(self.read(MODEL_INDEX))))
@@ -125,7 +128,7 @@ class WebSource:
             entries = json.loads(manifest)["files"]
             return tuple(RemoteFile(path, int(entry["size"]), sha256=str(entry["sha256"])) for path, entry in entries.items())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InvalidModelError(f"{self._uri}/{CHECKSUMS} is not in the format of an engine store: {error}") from error
+            raise InvalidModelError(f"{redacted(self._url(CHECKSUMS))} is not in the format of an engine store: {error}") from error
 
     def _asked(self, components: Sequence[str]) -> tuple[RemoteFile, ...]:
         names = [MODEL_INDEX, *ROOT_FILES, *(f"{component}/{name}" for component in components for name in COMPONENT_FILES)]
@@ -188,6 +191,18 @@ class WebSource:
         return urlunsplit((scheme, place, f"{folder}/{quote(path)}", query, ""))
 
 
+def _require_private(uri: str, credentials: Mapping[str, str]) -> None:
+    """Refuse to send credentials for everyone on the way to read.
+
+    Raises:
+        InvalidJobError: They would go over plain HTTP to another machine.
+    """
+    parts = urlsplit(uri)
+    has_credentials = bool(first_of(credentials, "token", "username") or parts.username)
+    if parts.scheme == "http" and parts.hostname not in LOCAL_HOSTS and has_credentials:
+        raise InvalidJobError(f"{redacted(uri)} would carry the credentials unencrypted; use https://, or leave model.secretName out")
+
+
 def _pinned_sha256(uri: str, revision: str | None) -> str | None:
     """Return the SHA-256 that a job pins one file to.
 
@@ -201,7 +216,7 @@ def _pinned_sha256(uri: str, revision: str | None) -> str | None:
         raise InvalidJobError(f"model.revision {revision} is no SHA-256; give {PIN_PREFIX} and the 64 hex digits that sha256sum prints")
     if not urlsplit(uri).path.endswith(ARCHIVE_SUFFIXES):
         raise InvalidJobError(
-            f"model.revision {PIN_PREFIX}… pins one file ({', '.join(ARCHIVE_SUFFIXES)}), and {uri} is a folder; leave it out, "
+            f"model.revision {PIN_PREFIX}… pins one file ({', '.join(ARCHIVE_SUFFIXES)}), and {redacted(uri)} is a folder; leave it out, "
             f"and put a {CHECKSUMS} with each file's SHA-256 into the folder"
         )
     return digest
@@ -214,6 +229,6 @@ def _undated(url: str) -> str:
         else f"list it with its SHA-256 in a {CHECKSUMS} in the folder that the URI names"
     )
     return (
-        f"the server gives neither ETag nor Last-Modified for {url}, so a changed file would be taken for the old one; "
+        f"the server gives neither ETag nor Last-Modified for {redacted(url)}, so a changed file would be taken for the old one; "
         f"{cure}, or have the server send an ETag"
     )

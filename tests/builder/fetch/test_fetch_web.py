@@ -202,6 +202,30 @@ def test_credentials_of_the_secret_open_the_door(server: Any, checkpoint: Path, 
     assert resolve_revision(source, credentials=credentials)
 
 
+@pytest.mark.parametrize("credentials", [{"token": "secret"}, {"username": "u", "password": "p"}])
+def test_credentials_never_leave_the_machine_unencrypted(credentials: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web.WebSource, "files", lambda _: pytest.fail("it asked the server"))
+    source = ModelSource(uri="http://models.example/klein")
+    with pytest.raises(InvalidJobError, match=r"http://models\.example/klein would carry the credentials unencrypted; use https://"):
+        resolve_revision(source, credentials=credentials)
+
+
+def test_a_password_in_the_address_is_refused_like_a_secrets_and_not_repeated() -> None:
+    with pytest.raises(InvalidJobError, match="unencrypted") as refused:
+        resolve_revision(ModelSource(uri="http://user:hunter2@models.example/klein"))
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("place", ["/nothing.tar", "/nothing", "of a server that is not there"])
+def test_a_signature_in_the_address_is_not_repeated_by_an_error(server: Any, tmp_path: Path, place: str) -> None:
+    address = f"{server.url}{place}" if place.startswith("/") else "http://127.0.0.1:9/model.tar"
+    with pytest.raises((InvalidJobError, TransientError)) as refused:
+        fetch_checkpoint(ModelSource(uri=f"{address}?X-Amz-Signature=abc&X-Amz-Credential=def"), tmp_path)
+    assert address in str(refused.value)
+    assert "abc" not in str(refused.value)
+    assert "def" not in str(refused.value)
+
+
 def test_an_address_with_nothing_is_refused_with_what_was_looked_for(server: Any) -> None:
     with pytest.raises(InvalidJobError, match=r"has neither model_index\.json nor checksums\.json \(404\)"):
         resolve_revision(ModelSource(uri=f"{server.url}/nothing"))
