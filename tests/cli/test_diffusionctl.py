@@ -135,7 +135,3 @@ def grpc_url(server: subprocess.Popen[str]) -> str:
         if found := re.search(r"gRPC\s+(\S+)", line):
             return found[1]
     raise AssertionError(f"the server ended with exit code {server.wait()} before it served")
-
-
-def test_the_readme_example_is_the_example_file():
-    assert "kind: DiffusionDeployment" in Path(REPOSITORY / "README.md").read_text()

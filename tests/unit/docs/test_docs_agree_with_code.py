@@ -30,6 +30,19 @@ def test_the_first_picture_shows_digits_yaml_as_it_is() -> None:
     assert [yaml.safe_load(block) for block in shown] == [yaml.safe_load((ROOT / "examples/digits.yaml").read_text(encoding="utf-8"))]
 
 
+def test_the_readme_example_is_the_example_file() -> None:
+    """It leaves out what has a default, so the two are compared as what they mean."""
+    (shown,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    example = (ROOT / "examples/digits.yaml").read_text(encoding="utf-8")
+    assert parse_deployment(yaml.safe_load(shown)) == parse_deployment(yaml.safe_load(example))
+
+
+def test_the_index_says_of_nothing_that_exists_that_it_is_not_there_yet() -> None:
+    (missing,) = re.findall(r"^\| (.*) \| not yet", text("index.md"), re.MULTILINE)
+    folders = {"operator": "operator", "chart": "charts", "images": "images", "diffusionctl": "diffusionctl"}
+    assert [word for word, folder in folders.items() if (ROOT / folder).is_dir() and word in missing] == []
+
+
 @pytest.mark.parametrize("page", ["index.md", "first-picture.md"])
 def test_deployments_in_docs_are_valid(page: str) -> None:
     for block in yaml_blocks(page):
