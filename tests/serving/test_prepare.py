@@ -10,10 +10,12 @@ import pytest
 from diffusion_api.prepare_exit import PrepareExit
 from diffusion_api.serving import Serving
 from engine_builder.store.checksums import differences, measure, write_checksums
+from engine_runtime.bucket import Bucket
 from engine_runtime.client import generate
 from engine_runtime.triton.server import LocalTriton
 from tests.serving.observing import picture
 from tests.serving.toy_engine import write_toy_engine
+from tests.support.buckets import URI, empty_bucket, s3_server
 
 pytestmark = pytest.mark.serving
 
@@ -41,6 +43,17 @@ def test_triton_serves_what_was_prepared_with_the_deployment_s_batching(installa
     assert picture(answer).shape == (16, 32, 3)
     assert "max_batch_size: 3" in (tmp_path / "models/transformer/config.pbtxt").read_text()
     assert differences(engine, full=True) == ()
+
+
+def test_the_serving_environment_brings_an_engine_from_a_bucket(installation, engine, tmp_path, monkeypatch):
+    with s3_server() as endpoint, empty_bucket(endpoint, monkeypatch):
+        monkeypatch.setenv("DIFFUSION_STORE_URI", URI)
+        Bucket(URI).upload(engine.name, engine)
+        copy = tmp_path / "node" / "artifacts" / engine.name
+        done = prepare(installation, copy, tmp_path / "models")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert differences(copy, full=True) == ()
+    assert (tmp_path / "models/transformer/1/model.bin").resolve().is_relative_to(copy)
 
 
 def test_a_damaged_engine_is_refused_in_one_line(installation, engine, tmp_path):
