@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import ssl
@@ -107,6 +108,16 @@ class ControlPlane:
 
     def stop_api_server(self) -> None:
         self._stop("kube-apiserver")
+
+    def delete_stored(self, *paths: str) -> None:
+        """Delete objects from etcd itself, as if it happened while nobody watched; `pods/NAMESPACE/NAME` is the path of a pod."""
+        for path in paths:
+            key = base64.b64encode(f"/registry/{path}".encode()).decode()
+            url = f"http://127.0.0.1:{self.ports[1]}/v3/kv/deleterange"
+            request = urllib.request.Request(url, json.dumps({"key": key}).encode(), {"Content-Type": "application/json"})
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                deleted = int(json.loads(answer.read()).get("deleted", 0))
+            assert deleted == 1, f"etcd has no {path}"
 
     def stop(self) -> None:
         for name in reversed(list(self.processes)):

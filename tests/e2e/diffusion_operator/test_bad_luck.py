@@ -8,7 +8,7 @@ import time
 
 from tests.e2e.diffusion_operator.operator_process import OperatorProcess
 from tests.e2e.diffusion_operator.play import Play
-from tests.e2e.diffusion_operator.test_first_deployment import apply
+from tests.e2e.diffusion_operator.test_first_deployment import apply, bring_up
 
 TAKEOVER_SECONDS = 15
 
@@ -58,6 +58,21 @@ def test_an_api_server_that_was_away_is_caught_up_with(control_plane, kubectl, n
         (deployment,) = play.wait_for("deployments.apps")
         play.serve(deployment)
         play.wait("Ready", lambda: play.said("dd") == ("True", "Serving"))
+        assert process.process.poll() is None
+
+
+def test_what_was_deleted_while_the_api_server_was_away_is_missed_once_it_is_back(control_plane, kubectl, namespace):
+    play = Play(kubectl, namespace)
+    with OperatorProcess(control_plane, "forsaken", "--no-leader-election") as process:
+        bring_up(play, "digits.yaml")
+        play.wait("Ready", lambda: play.said("dd") == ("True", "Serving"))
+        (pod,) = [each for each in play.items("pods") if each["metadata"]["ownerReferences"][0]["kind"] == "Deployment"]
+        control_plane.stop_api_server()
+        # The API server would tell of these; without it nobody does, and a new list only lacks them.
+        control_plane.delete_stored(f"pods/{namespace}/{pod['metadata']['name']}", f"poddisruptionbudgets/{namespace}/digits")
+        control_plane.start_api_server()
+        play.wait("the lost pod to be missed", lambda: play.said("dd") == ("False", "PodsNotReady"))
+        play.wait("another PodDisruptionBudget", lambda: play.items("poddisruptionbudgets"))
         assert process.process.poll() is None
 
 

@@ -25,7 +25,7 @@ RECONCILES_A_CHANGE = 40
 CHILDREN = ("services", "poddisruptionbudgets", "networkpolicies", "horizontalpodautoscalers")
 
 pytestmark = [
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
     # The control plane of these tests signs its certificate itself.
     pytest.mark.filterwarnings("ignore:Unverified HTTPS request:urllib3.exceptions.InsecureRequestWarning"),
 ]
@@ -132,5 +132,5 @@ def test_300_mutations_leave_no_trace_once_the_resource_is_as_before(control_pla
         written = process.writes()
         time.sleep(3)  # That nothing is written shows only in time that passes.
         assert process.writes() == written
-    assert len(taken) > EXAMPLES / 10, "hardly any mutation was taken: the mutations do not reach the operator"
+    assert len(taken) > EXAMPLES / 2, f"{len(taken)} of {EXAMPLES} mutations were taken: too few of them reach the operator"
     print(f"{len(taken)} of {EXAMPLES} mutations were taken by the API server")
