@@ -45,7 +45,7 @@ class Autoscaling(ApiModel):
     )
 
     min_replicas: int = Field(default=1, ge=0, le=1000)
-    """Fewest pods; 0 needs KEDA."""
+    """Fewest pods. 0 needs KEDA, and a load that is seen without pods: requests are refused while there is none."""
     max_replicas: int = Field(default=1, ge=1, le=1000)
     """Most pods."""
     target_pending_requests: int = Field(default=2, ge=1, le=10_000)

@@ -35,9 +35,29 @@ class ScalingPlan:
     """Autoscalers that must not be there; two would fight."""
 
 
-def wanted_replicas(spec: DiffusionDeploymentSpec) -> int:
-    """Serving pods wanted now: what was asked through the scale subresource, held between the bounds."""
-    return max(spec.autoscaling.min_replicas, min(spec.replicas, spec.autoscaling.max_replicas))
+def wanted_replicas(spec: DiffusionDeploymentSpec, cluster: Cluster, settings: OperatorSettings) -> int:
+    """Serving pods wanted now: what was asked through the scale subresource, held between the bounds.
+
+    A HorizontalPodAutoscaler leaves a target that is at 0 alone, for ever, so that it never is. Source: Kubernetes
+    pkg/controller/podautoscaler, `ScalingDisabled`.
+    """
+    least = spec.autoscaling.min_replicas
+    if choose_autoscaler(spec, cluster, settings) is Autoscaler.HPA:
+        least = max(1, least)
+    return max(least, min(spec.replicas, spec.autoscaling.max_replicas))
+
+
+def scaled_to_zero(owner: Owner, spec: DiffusionDeploymentSpec, cluster: Cluster, settings: OperatorSettings) -> str:
+    """Say what becomes of requests while no pod is wanted, and how to serve again.
+
+    Pods alone report how many requests wait: with none of them nothing does, and KEDA takes back what is scaled up by hand. Source:
+    KEDA pkg/scaling/executor, `scaleToZero`.
+    """
+    refused = "no pod is wanted, and requests are refused"
+    if choose_autoscaler(spec, cluster, settings) is Autoscaler.KEDA:
+        unseen = f"until {settings.scaling.metric} of this deployment rises, which no pod reports now"
+        return f"{refused} {unseen}; set spec.autoscaling.minReplicas to 1 to serve"
+    return f"{refused}; run `kubectl scale dd {owner.name} --namespace {owner.namespace} --replicas 1` to serve"
 
 
 def choose_autoscaler(spec: DiffusionDeploymentSpec, cluster: Cluster, settings: OperatorSettings) -> Autoscaler:

@@ -8,7 +8,9 @@ from datetime import datetime
 from diffusion_api.conditions import ConditionStatus, ConditionType, Reason
 from diffusion_api.deployment import DiffusionDeployment, DiffusionDeploymentStatus, EngineStatus
 from diffusion_api.engine import EngineResult
+from diffusion_operator.manifests.base import Owner
 from diffusion_operator.manifests.labels import selector_text, serving_selector
+from diffusion_operator.planning.autoscaling import scaled_to_zero
 from diffusion_operator.planning.engine_identity import EngineIdentity
 from diffusion_operator.planning.observed import EngineState, ObservedDeployment, ObservedEngine
 from diffusion_operator.planning.rollout import NO_PODS
@@ -126,7 +128,8 @@ def _ready(
 ) -> Verdict:
     """Ready means that requests are answered as promised, by whichever revision; `Progressing` tells which."""
     if traffic.wanted == 0:
-        return holds(READY, Reason.SCALED_TO_ZERO, "no pod is wanted; the first request to arrive must wait for one")
+        message = scaled_to_zero(Owner.of(deployment), deployment.spec, observed.cluster, settings)
+        return holds(READY, Reason.SCALED_TO_ZERO, message)
     ready = sum(state.ready for state in observed.deployments.values())
     if ready >= max(1, traffic.wanted - deployment.spec.rollout.max_unavailable):
         return holds(READY, Reason.SERVING, f"{ready} of {traffic.wanted} pods are ready{_aside(traffic, engine)}")

@@ -48,7 +48,7 @@ def steered(
         settings: The operator's.
         now: The time.
     """
-    pods, wanted = observed.deployments, wanted_replicas(spec)
+    pods, wanted = observed.deployments, wanted_replicas(spec, observed.cluster, settings)
     # Pods of other revisions that take their time to end say nothing about this one.
     good = wanted > 0 and is_whole(asked.name, pods, wanted)
     # There is nothing to pause while no other revision has pods; and no deadline runs while no pod is wanted.

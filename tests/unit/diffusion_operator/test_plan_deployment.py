@@ -393,6 +393,7 @@ def test_scaled_to_zero_is_ready_and_a_change_waits_for_the_first_pod():
     world.change(replicas=0)
     world.run()
     assert world.condition(READY) == (ConditionStatus.TRUE, Reason.SCALED_TO_ZERO)
+    assert "requests are refused; run `kubectl scale dd klein --namespace pictures --replicas 1`" in world.message(READY)
     assert world.pods.existing == 0
     good = world.status.last_good_revision
     world.change(serving={"maxQueueDelayMicroseconds": 5000})
@@ -617,6 +618,25 @@ def test_the_hpa_s_least_is_said_where_zero_was_asked_for():
     world.change(autoscaling={"minReplicas": 0, "maxReplicas": 3})
     world.run()
     assert "needs KEDA" in world.message(ConditionType.SCALING_ACTIVE)
+
+
+def test_under_an_hpa_a_pod_stays_for_it_scales_none_from_zero():
+    world = serving_world()
+    world.cluster = Cluster(custom_metrics=True)
+    world.change(autoscaling={"minReplicas": 0, "maxReplicas": 3}, replicas=0)
+    world.run()
+    assert world.pods.ready == world.pods.existing == 1
+    assert world.condition(READY) == (ConditionStatus.TRUE, Reason.SERVING)
+
+
+def test_under_keda_nobody_is_told_to_scale_up_by_hand():
+    world = serving_world()
+    world.cluster, world.options = Cluster(keda=True), settings_of(**KEDA)
+    world.change(autoscaling={"minReplicas": 0, "maxReplicas": 3}, replicas=0)
+    world.run()
+    assert world.condition(READY) == (ConditionStatus.TRUE, Reason.SCALED_TO_ZERO)
+    assert "minReplicas to 1" in world.message(READY)
+    assert "kubectl scale" not in world.message(READY)
 
 
 changes: dict[str, st.SearchStrategy[Any]] = {
