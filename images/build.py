@@ -47,6 +47,8 @@ class ImageOptions:
     """Their tag."""
     arguments: tuple[str, ...] = ()
     """Further build arguments, `NAME=value`."""
+    context: Path = REPOSITORY
+    """Folder with `images/` and what the Dockerfiles copy: this checkout, or the sources of another release."""
 
     def name(self, image: str) -> str:
         """Full name of an image, as pods write it."""
@@ -140,8 +142,8 @@ def _build(image: str, base: str | None, options: ImageOptions) -> str:
     flags = [part for argument in (*arguments, *options.arguments) for part in ("--build-arg", argument)]
     # runc and its OCI isolation also work inside a container without CAP_SYS_RESOURCE, where crun and rootless builds do not.
     isolation = ["--runtime", "runc", "--isolation", "oci", "--network", "host", "--layers"]
-    file = REPOSITORY / "images" / f"{image}.Dockerfile"
-    _run("buildah", "build", *isolation, *flags, "--tag", options.name(image), "--file", str(file), str(REPOSITORY), shown=True)
+    file = options.context / "images" / f"{image}.Dockerfile"
+    _run("buildah", "build", *isolation, *flags, "--tag", options.name(image), "--file", str(file), str(options.context), shown=True)
     return _run("buildah", "inspect", "--type", "image", "--format", "{{.FromImageID}}", options.name(image))
 
 

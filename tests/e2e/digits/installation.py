@@ -7,12 +7,12 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from images.build import CACHE, build_images
+from images.build import CACHE, ImageOptions, build_images
 from tests.e2e.cluster import layout
 from tests.e2e.cluster.images import image_names, import_image
 from tests.e2e.cluster.kubectl import Kubectl
@@ -47,13 +47,13 @@ VALUES: Mapping[str, Any] = {
 }
 
 
-def provide_images() -> None:
-    """Build the images from their Dockerfiles, and import those that the cluster lacks or has in an older form."""
-    folder = CACHE / "archives"
-    for archive in build_images(folder, OPTIONS, NEEDED).values():
-        imported = layout.RUN / f"{archive.stem}.imported"
+def provide_images(options: ImageOptions = OPTIONS, images: Iterable[str] = NEEDED) -> None:
+    """Build images from their Dockerfiles, and import those that the cluster lacks or has in an older form."""
+    folder = CACHE / "archives" / options.tag
+    for archive in build_images(folder, options, images).values():
+        imported = layout.RUN / f"{archive.stem}-{options.tag}.imported"
         identity = archive.with_suffix(".id").read_text()
-        if not imported.is_file() or imported.read_text() != identity or OPTIONS.name(archive.stem) not in image_names():
+        if not imported.is_file() or imported.read_text() != identity or options.name(archive.stem) not in image_names():
             import_image(archive)
             imported.write_text(identity)
 
