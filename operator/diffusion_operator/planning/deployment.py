@@ -59,7 +59,7 @@ def plan_deployment(
     move = _move(scene, _asked_for(scene, identity))
     outcome = Outcome(identity, observed.engine, move.traffic, move.scaling)
     status = outcome_status(deployment, observed, settings, outcome, now)
-    return _plan(scene, status, (*_engine(scene, identity), *move.objects.apply), move)
+    return _plan(scene, status, move, _engine(scene, identity))
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,9 @@ class _Scene:
 @dataclass(frozen=True)
 class _Objects:
     apply: tuple[Manifest, ...] = ()
+    """What pods need to serve."""
+    around: tuple[Manifest, ...] = ()
+    """What guards, watches and scales them. It comes last: where the API server refuses one, pods serve all the same."""
     delete: tuple[Ref, ...] = ()
 
 
@@ -100,7 +103,7 @@ def _held_up(scene: _Scene, verdict: Verdict, phase: str, requeue_seconds: float
     """Say why the spec leads nowhere; what was asked for before goes on, and is scaled and healed meanwhile."""
     move = _move(scene, latest(scene.observed.records))
     status = held_up_status(scene.deployment, scene.observed, move.traffic, (verdict, move.scaling), phase=phase, now=scene.now)
-    plan = _plan(scene, status, move.objects.apply, move)
+    plan = _plan(scene, status, move)
     waits = [each for each in (requeue_seconds, plan.requeue_seconds) if each is not None]
     return replace(plan, requeue_seconds=min(waits, default=None))
 
@@ -115,11 +118,13 @@ def _move(scene: _Scene, record: RevisionRecord | None) -> _Move:
     traffic = steered(record, observed, spec, settings, scene.now)
     records = {each.name: each for each in observed.records} | {traffic.asked.name: traffic.asked}
     serving = _serving(scene, traffic, records)
-    return _Move(traffic, scaling.verdict, _Objects((*serving.apply, *scaling.apply), (*serving.delete, *unwanted)))
+    around = (*serving.around, *scaling.apply)
+    return _Move(traffic, scaling.verdict, _Objects(serving.apply, around, (*serving.delete, *unwanted)))
 
 
-def _plan(scene: _Scene, status: DiffusionDeploymentStatus, apply: tuple[Manifest, ...], move: _Move) -> DeploymentPlan:
+def _plan(scene: _Scene, status: DiffusionDeploymentStatus, move: _Move, engine: tuple[Manifest, ...] = ()) -> DeploymentPlan:
     before = scene.deployment.status
+    apply = (*move.objects.apply, *engine, *move.objects.around)
     events = transition_events(before.conditions if before else (), status.conditions)
     return Plan(status, apply, tuple(sorted({*move.objects.delete})), events, move.traffic.requeue_seconds if move.traffic else None)
 
@@ -163,20 +168,21 @@ def _serving(scene: _Scene, traffic: Traffic, records: Mapping[str, RevisionReco
     needed = {traffic.asked.name, traffic.target.name, *running, *([traffic.last_good] if traffic.last_good else [])}
     old = outdated(tuple(records.values()), needed, spec.rollout.revision_history_limit)
     apply: list[Manifest] = [controller_revision(owner, record) for record in _changed(scene, traffic)]
-    apply += [service(owner), pod_disruption_budget(owner, spec.rollout.max_unavailable)]
+    apply.append(service(owner))
     if settings.network_policies:
         apply.append(serving_network_policy(owner, settings))
-    if scene.observed.cluster.pod_monitors:
-        apply.append(pod_monitor(owner, settings))
     apply += [_claim_template(scene, records[name]) for name in sorted(running) if _has_claims(records[name])]
     # Those that shrink go first, so that their GPUs are given back before others are asked for.
     shrinking_first = sorted(running, key=lambda name: (name == traffic.target.name, name))
     apply += [serving_deployment(owner, records[name], running[name]) for name in shrinking_first]
+    around = [pod_disruption_budget(owner, spec.rollout.max_unavailable)]
+    if scene.observed.cluster.pod_monitors:
+        around.append(pod_monitor(owner, settings))
     gone = [Ref("apps/v1", "Deployment", owner.namespace, name) for name in drained]
     templates = [Ref("resource.k8s.io/v1", "ResourceClaimTemplate", owner.namespace, name) for name in drained]
     gone += [ref for ref in templates if ref in scene.observed.children]
     gone += [Ref("apps/v1", "ControllerRevision", owner.namespace, record.name) for record in old]
-    return _Objects(tuple(apply), tuple(gone))
+    return _Objects(tuple(apply), tuple(around), tuple(gone))
 
 
 def _changed(scene: _Scene, traffic: Traffic) -> list[RevisionRecord]:

@@ -557,6 +557,22 @@ def test_claim_templates_come_and_go_with_their_revision():
     assert names == {world.status.current_revision}
 
 
+def test_what_pods_need_comes_before_what_is_only_around_them():
+    world = World({"autoscaling": {"minReplicas": 1, "maxReplicas": 3}}, cluster=Cluster(custom_metrics=True, pod_monitors=True))
+    world.run(1)
+    world.build()
+    kinds = [manifest["kind"] for manifest in world.reconcile().apply]
+    assert kinds == [
+        "ControllerRevision",
+        "Service",
+        "NetworkPolicy",
+        "Deployment",
+        "PodDisruptionBudget",
+        "PodMonitor",
+        "HorizontalPodAutoscaler",
+    ]
+
+
 def claim_templates(world: World) -> set[str]:
     return {ref.name for ref in world.objects if ref.kind == "ResourceClaimTemplate"}
 

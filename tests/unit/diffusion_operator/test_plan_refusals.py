@@ -1,0 +1,40 @@
+"""What the API server refuses of a deployment's objects keeps no pod from serving that does not need it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from diffusion_operator.cluster.errors import RefusedError
+from tests.unit.diffusion_operator.fake_cluster import FakeCluster
+from tests.unit.diffusion_operator.running import deployment, reference, running
+
+KLEIN = reference("DiffusionDeployment", "klein")
+
+
+@pytest.mark.parametrize("kind", ["PodDisruptionBudget", "DiffusionEngine"])
+def test_pods_serve_where_what_is_around_them_is_refused(kind):
+    def refuses(manifest):
+        if manifest["kind"] == kind:
+            raise RefusedError("no such thing here")
+
+    async def scenario():
+        cluster = FakeCluster()
+        cluster.put(deployment())
+        async with running(cluster):
+            while not list(cluster.of_kind("Deployment")):
+                cluster.run_jobs()
+                await asyncio.sleep(0)
+            cluster.check = refuses
+            cluster.remove(reference("PodDisruptionBudget", "klein", "policy/v1"))
+            cluster.edit(
+                KLEIN, spec=deployment(model={"uri": "hf://owner/other"}, autoscaling={"minReplicas": 3, "maxReplicas": 3})["spec"]
+            )
+            while len([ref for ref, pod in cluster.of_kind("Pod") if "Ready" in str(pod["status"].get("conditions"))]) < 3:
+                cluster.run_deployments()
+                await asyncio.sleep(0)
+        return cluster
+
+    cluster = asyncio.run(scenario())
+    assert cluster.one("Deployment")["spec"]["replicas"] == 3
