@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 
 from diffusion_api.conditions import ConditionStatus, ConditionType, Reason
 from diffusion_api.engine import DiffusionEngine
 from diffusion_operator.manifests.controller_revision import RevisionRecord, revision_record
 from diffusion_operator.manifests.engine import MADE_FOR
-from diffusion_operator.manifests.labels import REVISION
-from diffusion_operator.observing.objects import Body, annotation, condition, is_deleted, label, part
+from diffusion_operator.manifests.labels import ENGINE, REVISION
+from diffusion_operator.observing.objects import Body, annotation, condition, is_deleted, label, part, time_of
 from diffusion_operator.observing.pods import NO_TROUBLES, holds_accelerator, is_serving, one_line, ready_since, trouble
 from diffusion_operator.planning.engine import NOT_STARTED
 from diffusion_operator.planning.observed import EngineState, ObservedEngine, RevisionPods, Trouble
@@ -28,6 +29,18 @@ def revision_records(bodies: Iterable[Body]) -> tuple[RevisionRecord, ...]:
         except (KeyError, ValueError, TypeError):
             continue
     return tuple(records)
+
+
+def orphaned_records(serving: Iterable[Body], records: Iterable[RevisionRecord]) -> tuple[RevisionRecord, ...]:
+    """Records of Deployments whose own somebody deleted, read from the Deployments: enough to scale them, no more."""
+    known = {record.name for record in records}
+    orphans = []
+    for body in serving:
+        metadata, template = part(body, "metadata"), part(body, "spec", "template")
+        if metadata["name"] not in known and template and not is_deleted(body):
+            made = time_of(metadata.get("creationTimestamp")) or datetime.min.replace(tzinfo=UTC)
+            orphans.append(RevisionRecord(metadata["name"], 0, label(body, ENGINE), "", dict(template), {}, made))
+    return tuple(orphans)
 
 
 def revision_pods(serving: Iterable[Body], pods: Iterable[Body], unmounted: Mapping[str, Trouble] = NO_TROUBLES) -> dict[str, RevisionPods]:

@@ -140,7 +140,10 @@ def _asked_for(scene: _Scene, identity: EngineIdentity) -> RevisionRecord | None
     engine = scene.observed.engine
     if engine is None or engine.state is not EngineState.READY or engine.result is None:
         return latest(scene.observed.records)
-    return activated(scene.observed.records, scene.observed.deployments, _candidate(scene, engine, identity.key, engine.result.artifact))
+    record = activated(scene.observed.records, scene.observed.deployments, _candidate(scene, engine, identity.key, engine.result.artifact))
+    left = next((each for each in scene.observed.orphans if each.name == record.name and each.artifact == record.artifact), None)
+    # Pods of a revision whose record was deleted go on as they are.
+    return replace(record, template=left.template) if left else record
 
 
 def _candidate(scene: _Scene, engine: ObservedEngine, engine_key: str, artifact: str) -> RevisionRecord:
@@ -164,17 +167,18 @@ def _serving(scene: _Scene, traffic: Traffic, records: Mapping[str, RevisionReco
     """Every object around the pods. What is drained goes; its record stays for the history."""
     owner, settings, spec = scene.owner, scene.settings, scene.deployment.spec
     drained = {name for name, pods in scene.observed.deployments.items() if name != traffic.target.name and not pods.held}
-    running = {name: count for name, count in traffic.replicas.items() if name in records and name not in drained}
+    known = {each.name: each for each in scene.observed.orphans} | dict(records)
+    running = {name: count for name, count in traffic.replicas.items() if name in known and name not in drained}
     needed = {traffic.asked.name, traffic.target.name, *running, *([traffic.last_good] if traffic.last_good else [])}
     old = outdated(tuple(records.values()), needed, spec.rollout.revision_history_limit)
     apply: list[Manifest] = [controller_revision(owner, record) for record in _changed(scene, traffic)]
     apply.append(service(owner))
     if settings.network_policies:
         apply.append(serving_network_policy(owner, settings))
-    apply += [_claim_template(scene, records[name]) for name in sorted(running) if _has_claims(records[name])]
+    apply += [_claim_template(scene, records[name]) for name in sorted({*running} & {*records}) if _has_claims(records[name])]
     # Those that shrink go first, so that their GPUs are given back before others are asked for.
     shrinking_first = sorted(running, key=lambda name: (name == traffic.target.name, name))
-    apply += [serving_deployment(owner, records[name], running[name]) for name in shrinking_first]
+    apply += [serving_deployment(owner, known[name], running[name]) for name in shrinking_first]
     around = [pod_disruption_budget(owner, spec.rollout.max_unavailable)]
     if scene.observed.cluster.pod_monitors:
         around.append(pod_monitor(owner, settings))

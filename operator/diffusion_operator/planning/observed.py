@@ -107,6 +107,8 @@ class ObservedDeployment:
     """What builds yielded, by the engine's name: of `engine`, and of those whose revisions have pods."""
     records: tuple[RevisionRecord, ...] = ()
     """Its ControllerRevisions, in any order."""
+    orphans: tuple[RevisionRecord, ...] = ()
+    """What can be told of revisions whose ControllerRevision is gone and whose Deployment is there: name, engine and pod template."""
     deployments: Mapping[str, RevisionPods] = field(default_factory=dict)
     """By revision name, for each revision that has a Deployment or pods."""
     children: frozenset[Ref] = frozenset()

@@ -30,7 +30,7 @@ from diffusion_operator.manifests.labels import (
     selector_text,
 )
 from diffusion_operator.observing.builds import artifact_use, job_phase, observed_job, pods_of
-from diffusion_operator.observing.deployments import autoscaler_problems, observed_engine, revision_pods, revision_records
+from diffusion_operator.observing.deployments import autoscaler_problems, observed_engine, orphaned_records, revision_pods, revision_records
 from diffusion_operator.observing.objects import Body, annotation, controller_uid, label, part
 from diffusion_operator.observing.pods import ended, files_missing_at, newest
 from diffusion_operator.planning.engine import job_name
@@ -87,6 +87,7 @@ class Observation:
             prompts=prompts,
             results={each.name: each.result for each in seen if each and each.result},
             records=records,
+            orphans=orphaned_records(own[kinds.SERVING], records),
             deployments=pods,
             children=frozenset(ref_of(body) for kind in DELETABLE for body in own[kind]),
             cluster=await self._facts.cluster(with_nodes=TroubleKind.UNSCHEDULABLE in troubles),

@@ -10,8 +10,9 @@ import pytest
 from diffusion_api.prepare_exit import PrepareExit
 from diffusion_operator.manifests.controller_revision import RevisionRecord, controller_revision
 from diffusion_operator.manifests.labels import REVISION
+from diffusion_operator.manifests.serving_deployment import serving_deployment
 from diffusion_operator.observing.builds import observed_job, pods_of
-from diffusion_operator.observing.deployments import observed_engine, revision_pods, revision_records
+from diffusion_operator.observing.deployments import observed_engine, orphaned_records, revision_pods, revision_records
 from diffusion_operator.observing.pods import files_missing_at, mount_trouble, trouble, waits_for_volumes_since
 from diffusion_operator.planning.observed import EngineState, JobEnd, JobPhase, Trouble, TroubleKind
 from tests.unit.diffusion_operator.scenes import NOW, OWNER, RESULT, engine
@@ -175,6 +176,15 @@ def test_files_are_missing_since_the_last_pod_said_so():
 def test_foreign_revisions_are_left_alone():
     ours = controller_revision(OWNER, RevisionRecord("klein-1", 1, "engine-1", "key", {}, {}, NOW))
     assert [each.name for each in revision_records([{"metadata": {}}, {**ours, "data": 3}, ours])] == ["klein-1"]
+
+
+def test_a_deployment_whose_record_is_gone_tells_enough_to_scale_it():
+    record = RevisionRecord("klein-1", 1, "engine-1", "key", {"spec": {"containers": []}}, {}, NOW)
+    left = serving_deployment(OWNER, record, 2)
+    going = {**left, "metadata": {**left["metadata"], "deletionTimestamp": TIME}}
+    (orphan,) = orphaned_records([left, going], [])
+    assert (orphan.name, orphan.engine, orphan.template) == ("klein-1", "engine-1", record.template)
+    assert orphaned_records([left], [record]) == ()
 
 
 def job(*conditions, **spec):

@@ -191,6 +191,35 @@ def test_a_first_revision_that_cannot_load_is_kept_trying():
     assert world.condition(READY) == (ConditionStatus.TRUE, Reason.SERVING)
 
 
+def forget(world: World, revision: str) -> None:
+    """Somebody deletes a ControllerRevision."""
+    (ref,) = [ref for ref in world.objects if (ref.kind, ref.name) == ("ControllerRevision", revision)]
+    del world.objects[ref]
+
+
+def test_pods_of_an_old_revision_go_though_its_record_was_deleted():
+    world = serving_world()
+    old = world.status.serving_revision
+    world.change(serving={"maxQueueDelayMicroseconds": 5000})
+    world.reconcile()
+    forget(world, old)
+    world.run()
+    assert set(world.pods.revisions) == {world.status.current_revision}
+    assert world.condition(PROGRESSING) == (ConditionStatus.FALSE, Reason.ROLLOUT_COMPLETE)
+    assert world.restarts == []
+
+
+def test_pods_go_on_as_they_are_when_their_revision_s_record_was_deleted():
+    world = serving_world()
+    revision = world.status.serving_revision
+    world.options = settings_of(priorityClassName="high")
+    forget(world, revision)
+    world.run()
+    assert world.restarts == []
+    assert world.status.serving_revision == world.status.last_good_revision == revision
+    assert revision in [record.name for record in world.observed().records]
+
+
 def test_a_pause_holds_the_rollout_and_its_deadline():
     world = serving_world()
     old = world.status.serving_revision

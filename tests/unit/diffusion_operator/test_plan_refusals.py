@@ -1,4 +1,4 @@
-"""What the API server refuses of a deployment's objects keeps no pod from serving that does not need it."""
+"""What is refused or taken away of a deployment's objects keeps no pod from serving, or from going, that does not need it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from diffusion_operator.cluster.errors import RefusedError
 from tests.unit.diffusion_operator.fake_cluster import FakeCluster
-from tests.unit.diffusion_operator.running import deployment, reference, running
+from tests.unit.diffusion_operator.running import deployment, reference, running, served, settled
 
 KLEIN = reference("DiffusionDeployment", "klein")
 
@@ -38,3 +38,20 @@ def test_pods_serve_where_what_is_around_them_is_refused(kind):
 
     cluster = asyncio.run(scenario())
     assert cluster.one("Deployment")["spec"]["replicas"] == 3
+
+
+def test_pods_of_a_revision_whose_record_was_deleted_go_with_a_rollout():
+    async def scenario():
+        cluster = FakeCluster()
+        cluster.put(deployment())
+        async with running(cluster) as operator:
+            await served(operator, cluster)
+            old = cluster.one("ControllerRevision")["metadata"]["name"]
+            cluster.edit(KLEIN, spec=deployment(serving={"maxQueueDelayMicroseconds": 5})["spec"])
+            await settled(operator)
+            cluster.remove(reference("ControllerRevision", old, "apps/v1"))
+            await served(operator, cluster)
+        return old, cluster
+
+    old, cluster = asyncio.run(scenario())
+    assert cluster.one("Deployment")["metadata"]["name"] == cluster.objects[KLEIN]["status"]["servingRevision"] != old

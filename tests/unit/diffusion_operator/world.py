@@ -11,6 +11,7 @@ from diffusion_api.deployment import DiffusionDeploymentStatus
 from diffusion_api.engine import EngineResult
 from diffusion_operator.manifests.base import Manifest, Ref, ref_of
 from diffusion_operator.manifests.controller_revision import revision_record
+from diffusion_operator.observing.deployments import orphaned_records
 from diffusion_operator.planning.deployment import DeploymentPlan, plan_deployment
 from diffusion_operator.planning.engine_identity import engine_identity
 from diffusion_operator.planning.observed import Cluster, EngineState, ObservedDeployment, ObservedEngine, Trouble, TroubleKind
@@ -70,6 +71,7 @@ class World:
             prompts=self.prompts,
             results={name: each.result for name, each in self.engines.items() if each.result},
             records=records,
+            orphans=orphaned_records([each for ref, each in self.objects.items() if ref.kind == "Deployment"], records),
             deployments=states,
             children=frozenset(self.objects),
             cluster=self.cluster,
