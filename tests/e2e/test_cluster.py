@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import re
 import threading
 import urllib.error
 import urllib.request
@@ -10,10 +11,12 @@ import urllib.request
 import pytest
 from kubernetes import client
 
+from diffusion_api.crd import all_crds
 from tests.e2e.cluster import layout
 from tests.e2e.cluster.processes import wait_until
 from tests.e2e.cluster.runtime_spec import mounted_folders
 from tests.e2e.cluster.simulated_nodes import start_kwok, stop_kwok
+from tests.e2e.definitions import fields_of
 
 PAGE = "served by a pod"
 
@@ -141,11 +144,45 @@ def test_pod_security_refuses_a_privileged_pod_where_a_namespace_is_restricted(k
     assert "violates PodSecurity" in refused.stderr
 
 
-def test_the_api_server_accepts_and_explains_our_resources(kubectl):
-    kubectl("apply", "--server-side", "--filename", layout.REPOSITORY / "crds")
-    kubectl.wait("condition=Established", "crd/diffusiondeployments.diffusionoperator.io", "crd/diffusionengines.diffusionoperator.io")
-    wait_until("discovery of the short name", lambda: kubectl.run("explain", "dd").returncode == 0, 30)
-    assert "model" in kubectl("explain", "dd.spec")
+@pytest.fixture
+def our_resources(kubectl):
+    """The API server knows them; where it did not before, not afterwards either."""
+    names = [f"crd/{crd['metadata']['name']}" for crd in all_crds().values()]
+    were_there = kubectl.run("get", *names).returncode == 0
+    kubectl("apply", "--server-side", "--force-conflicts", "--filename", layout.REPOSITORY / "crds")
+    kubectl.wait("condition=Established", *names)
+    wait_until("discovery of the short names", lambda: all(kubectl.run("explain", name).returncode == 0 for name in ("dd", "de")), 30)
+    yield
+    if not were_there:
+        kubectl("delete", *names, "--timeout=60s")
+
+
+@pytest.mark.parametrize("name", ["dd", "de"])
+def test_explain_lists_every_field_of_a_spec(kubectl, our_resources, name):
+    kind = {"dd": "DiffusionDeployment", "de": "DiffusionEngine"}[name]
+    (crd,) = [crd for crd in all_crds().values() if crd["spec"]["names"]["kind"] == kind]
+    wanted = {field.removeprefix(".spec") for field in fields_of(crd) if field.startswith(".spec.")}
+    assert explained_fields(kubectl("explain", f"{name}.spec", "--recursive")) == wanted
+
+
+def test_explain_describes_every_field_of_the_optimization(kubectl, our_resources):
+    (crd,) = [crd for crd in all_crds().values() if crd["spec"]["names"]["kind"] == "DiffusionDeployment"]
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["optimization"]
+    # kubectl breaks lines.
+    said = " ".join(kubectl("explain", "dd.spec.optimization").split())
+    assert schema["properties"]
+    for name, field in schema["properties"].items():
+        assert " ".join(field["description"].split()) in said, name
+    assert "<no description>" not in said
+
+
+def explained_fields(text):
+    """Paths of the fields that `kubectl explain --recursive` lists, by their indentation."""
+    found, path = set(), []
+    for indentation, name in re.findall(r"^( +)([\w-]+)\t<", text.partition("FIELDS:")[2], re.MULTILINE):
+        path = [(depth, part) for depth, part in path if depth < len(indentation)] + [(len(indentation), name)]
+        found.add("".join(f".{part}" for _, part in path))
+    return found
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from tests.e2e.digits.installation import CRDS, PLACE, REPOSITORY, installed, pr
 from tests.e2e.digits.team import Team, digits
 
 NAMESPACE = "pictures"
-ANYWHERE = {"test_pictures", "test_rollout", "test_uninstall"}
+ANYWHERE = {"test_pictures", "test_rollout", "test_uninstall", "test_variants"}
 """Files of tests that need no more of a cluster than a user has of one."""
 
 
