@@ -8,7 +8,7 @@ import pytest
 from tests.e2e.cluster import layout, requirements
 from tests.e2e.cluster.node import containerd_config, toml
 from tests.e2e.cluster.programs import HELM, KUBE, KUBERNETES_VERSION
-from tests.e2e.cluster.runtime_spec import closed_ancestors, mounted_folders
+from tests.e2e.cluster.runtime_spec import mounted_folders
 
 
 def test_containerds_configuration_reads_back_as_it_was_meant():
@@ -25,20 +25,6 @@ def test_programs_of_another_version_lie_in_another_folder():
 
 def test_the_pinned_modules_are_those_of_the_version_that_the_binary_names():
     assert f"k8s.io/kubernetes v{KUBERNETES_VERSION}\n" in (KUBE.source / "go.mod").read_text()
-
-
-def test_a_folder_closed_to_others_is_replaced_at_its_outermost(tmp_path):
-    closed = tmp_path / "home"
-    environment = closed / "inner" / "environment"
-    environment.mkdir(parents=True)
-    tmp_path.chmod(0o755)
-    (closed / "inner").chmod(0o700)
-    closed.chmod(0o700)
-    outermost = next((parent for parent in reversed(environment.parents) if not parent.stat().st_mode & 0o001), None)
-    assert closed_ancestors([environment]) == [outermost]
-    closed.chmod(0o755)
-    (closed / "inner").chmod(0o755)
-    assert closed not in closed_ancestors([environment])
 
 
 def test_this_interpreter_is_lent_with_its_environment():
