@@ -49,7 +49,7 @@ from diffusion_operator.planning.observed import (
 from diffusion_operator.reconciling.engine_users import EngineUsers
 from diffusion_operator.reconciling.facts import ClusterFacts
 from diffusion_operator.reconciling.mounts import mounts_of
-from diffusion_operator.settings import OperatorSettings, PvcStore
+from diffusion_operator.settings import OperatorSettings, PvcStore, S3Store
 
 DELETABLE = (kinds.AUTOSCALER, kinds.SCALED_OBJECT, kinds.CLAIM_TEMPLATE)
 LOG_LINES = 50
@@ -122,13 +122,12 @@ class Observation:
         )
 
     def _artifact_use(self, engine: DiffusionEngine) -> ArtifactUse:
-        """Namespaces share a bucket, but have a claim each."""
+        """Who else needs its files: somebody in its namespace, or in one of those with which it shares the store."""
         namespace, name = engine.metadata.namespace or "", engine.metadata.name
         if engine.status is None or engine.status.result is None:
             return ArtifactUse.NONE
-        only = namespace if isinstance(self._settings.engine_store, PvcStore) else None
-        others = (body for body in self._bodies(kinds.ENGINE, only) if body["metadata"]["uid"] != engine.metadata.uid)
-        revisions = (body for kind in (kinds.SERVING, kinds.REVISION) for body in self._bodies(kind, only))
+        others = (body for body in self._neighbours(kinds.ENGINE, namespace) if body["metadata"]["uid"] != engine.metadata.uid)
+        revisions = (body for kind in (kinds.SERVING, kinds.REVISION) for body in self._neighbours(kind, namespace))
         pods = (pod for pod in self._store.labelled(kinds.POD, namespace, ENGINE, name) if label(pod, COMPONENT) == SERVING)
         return artifact_use(name, engine.status.result.artifact, others, revisions, pods)
 
@@ -143,9 +142,13 @@ class Observation:
                 readers.append(pod)
         return readers
 
-    def _bodies(self, kind: Kind, namespace: str | None) -> Iterator[Manifest]:
-        for each in self._store.names(kind):
-            body = self._store.get(kind, *each) if namespace in (None, each[0]) else None
+    def _neighbours(self, kind: Kind, namespace: str) -> Iterator[Manifest]:
+        """The objects of a kind in all namespaces that have one engine store."""
+        store = self._settings.engine_store
+        sharing = store if isinstance(store, S3Store) and store.shares(namespace) else None
+        for other, name in self._store.names(kind):
+            is_near = other == namespace or (sharing is not None and sharing.shares(other))
+            body = self._store.get(kind, other, name) if is_near else None
             if body is not None:
                 yield body
 

@@ -16,7 +16,10 @@ from tests.unit.diffusion_operator.scenes import NOW, RESULT, SETTINGS, settings
 
 PINNED = {"uri": "hf://owner/name", "revision": "0123abc"}
 UNPINNED = {"uri": "hf://owner/name"}
-BUCKET = settings(engineStore={"kind": "S3", "uri": "s3://models/engines"})
+S3 = {"kind": "S3", "uri": "s3://models/engines"}
+BUCKET = settings(engineStore=S3)
+SHARED = settings(engineStore={**S3, "sharedNamespaces": [NAMESPACE, "films"]})
+HALF = settings(engineStore={**S3, "sharedNamespaces": ["films"]})
 
 
 def cleaned(cluster: FakeCluster) -> list[str]:
@@ -55,8 +58,10 @@ def test_of_engines_with_the_same_files_the_last_takes_them_out():
     assert len(cleaned(cluster)) == len(list(cluster.of_kind("DiffusionEngine"))) == 1
 
 
-@pytest.mark.parametrize(("options", "removed"), [(SETTINGS, 1), (BUCKET, 0)], ids=["claims", "bucket"])
-def test_namespaces_share_the_files_of_a_bucket_and_not_those_of_claims(options, removed):
+@pytest.mark.parametrize(
+    ("options", "removed"), [(SETTINGS, 1), (BUCKET, 1), (SHARED, 0), (HALF, 1)], ids=["claims", "bucket", "shared", "one alone shares"]
+)
+def test_files_stay_for_the_namespaces_that_share_them(options, removed):
     cluster = FakeCluster()
     cluster.put(deployment("here"))
     cluster.put(deployment("there", namespace="films"))
