@@ -12,11 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffusion_api.conditions import ConditionStatus, ConditionType, Reason
-from diffusion_api.engine import RecipeSummary
 from diffusion_operator.manifests.base import ref_of
 from diffusion_operator.planning.deployment import plan_deployment
 from diffusion_operator.planning.observed import Cluster, EngineState, Trouble, TroubleKind
-from tests.unit.diffusion_operator.scenes import B200_LABELS, RESULT
+from tests.unit.diffusion_operator.scenes import B200_LABELS
 from tests.unit.diffusion_operator.scenes import settings as settings_of
 from tests.unit.diffusion_operator.world import PROGRESSING, READY, World, serving_world
 
@@ -191,35 +190,6 @@ def test_a_first_revision_that_cannot_load_is_kept_trying():
     assert world.condition(READY) == (ConditionStatus.TRUE, Reason.SERVING)
 
 
-def forget(world: World, revision: str) -> None:
-    """Somebody deletes a ControllerRevision."""
-    (ref,) = [ref for ref in world.objects if (ref.kind, ref.name) == ("ControllerRevision", revision)]
-    del world.objects[ref]
-
-
-def test_pods_of_an_old_revision_go_though_its_record_was_deleted():
-    world = serving_world()
-    old = world.status.serving_revision
-    world.change(serving={"maxQueueDelayMicroseconds": 5000})
-    world.reconcile()
-    forget(world, old)
-    world.run()
-    assert set(world.pods.revisions) == {world.status.current_revision}
-    assert world.condition(PROGRESSING) == (ConditionStatus.FALSE, Reason.ROLLOUT_COMPLETE)
-    assert world.restarts == []
-
-
-def test_pods_go_on_as_they_are_when_their_revision_s_record_was_deleted():
-    world = serving_world()
-    revision = world.status.serving_revision
-    world.options = settings_of(priorityClassName="high")
-    forget(world, revision)
-    world.run()
-    assert world.restarts == []
-    assert world.status.serving_revision == world.status.last_good_revision == revision
-    assert revision in [record.name for record in world.observed().records]
-
-
 def test_a_pause_holds_the_rollout_and_its_deadline():
     world = serving_world()
     old = world.status.serving_revision
@@ -232,155 +202,6 @@ def test_a_pause_holds_the_rollout_and_its_deadline():
     world.run()
     assert world.condition(PROGRESSING) == (ConditionStatus.FALSE, Reason.ROLLOUT_COMPLETE)
     assert world.status.serving_revision != old
-
-
-def test_an_upgraded_operator_restarts_no_pod():
-    world = serving_world()
-    world.options = settings_of(tolerations=[], priorityClassName="high", images={"builder": "builder:2"}, serving={"shmSize": "2Gi"})
-    revision = world.status.serving_revision
-    world.run()
-    assert world.restarts == []
-    assert (world.status.serving_revision, world.status.current_revision) == (revision, revision)
-    assert len(world.engines) == 1
-
-
-def artifact_of(world: World, revision: str) -> str:
-    (record,) = [each for each in world.observed().records if each.name == revision]
-    return record.artifact
-
-
-def test_an_engine_that_was_built_elsewhere_is_served_from_there():
-    world = serving_world()
-    first = world.status.serving_revision
-    assert artifact_of(world, first) == RESULT.artifact
-    world.move_files("artifacts/engine-ffff")
-    world.run()
-    moved = world.status.serving_revision
-    assert moved == world.status.current_revision != first
-    assert artifact_of(world, moved) == "artifacts/engine-ffff"
-    assert set(world.pods.revisions) == {moved}
-    assert world.restarts == []
-    world.move_files(RESULT.artifact)
-    world.run()
-    assert world.status.serving_revision == first
-
-
-@pytest.mark.parametrize("limit", [0, 5])
-def test_an_upgraded_operator_restarts_no_pod_of_an_engine_that_was_built_elsewhere(limit):
-    world = serving_world(rollout={"revisionHistoryLimit": limit})
-    world.move_files("artifacts/engine-ffff")
-    world.run()
-    moved = world.status.serving_revision
-    world.options = settings_of(priorityClassName="high", serving={"shmSize": "2Gi"})
-    world.run()
-    assert (world.status.serving_revision, world.status.current_revision) == (moved, moved)
-    assert world.restarts == []
-
-
-def template_of(world: World, revision: str) -> dict[str, Any]:
-    (record,) = [each for each in world.observed().records if each.name == revision]
-    return record.template["spec"]
-
-
-MORE = settings_of(serving={"resources": {"memory": "64Gi"}}, images={"pullSecrets": ["registry"]}, tolerations=[{"operator": "Exists"}])
-
-
-def test_a_first_revision_that_never_served_gets_changed_settings():
-    world = World(trouble=Trouble(TroubleKind.OUT_OF_MEMORY, "OOMKilled"))
-    world.run(1)
-    world.build()
-    world.reconcile()
-    first = world.status.current_revision
-    world.broken.add(first)
-    world.run()
-    assert "resources.memory" in world.message(READY)
-    world.options = MORE
-    world.run()
-    assert world.condition(READY) == (ConditionStatus.TRUE, Reason.SERVING)
-    tried = world.status.serving_revision
-    assert tried != first
-    triton = template_of(world, tried)["containers"][0]
-    assert triton["resources"]["limits"]["memory"] == "64Gi"
-    assert template_of(world, tried)["imagePullSecrets"] == [{"name": "registry"}]
-    assert template_of(world, tried)["tolerations"] == [{"operator": "Exists"}]
-    world.options = settings_of()
-    world.run()
-    assert world.status.serving_revision == tried
-    assert world.restarts == []
-
-
-def test_an_abandoned_revision_is_tried_again_with_changed_settings_and_only_then():
-    world = serving_world()
-    good = world.status.serving_revision
-    world.change(serving={"maxQueueDelayMicroseconds": 5000})
-    world.reconcile()
-    bad = world.status.current_revision
-    world.broken.add(bad)
-    world.run()
-    world.now += timedelta(hours=1)
-    world.run()
-    assert (world.status.current_revision, world.status.serving_revision) == (bad, good)
-    world.options = MORE
-    world.run()
-    assert world.status.serving_revision == world.status.current_revision
-    assert world.status.serving_revision not in (bad, good)
-    assert world.condition(PROGRESSING) == (ConditionStatus.FALSE, Reason.ROLLOUT_COMPLETE)
-
-
-def test_a_revision_that_served_and_runs_out_of_memory_gets_changed_settings_once_no_pod_is_ready():
-    world = serving_world()
-    good = world.status.serving_revision
-    world.trouble = Trouble(TroubleKind.OUT_OF_MEMORY, "OOMKilled")
-    world.broken.add(good)
-    world.pods.happen("break", good)
-    world.options = MORE
-    world.reconcile()
-    assert world.status.current_revision == good
-    for _ in range(2):
-        world.pods.happen("break", good)
-    world.run()
-    assert world.status.serving_revision == world.status.current_revision != good
-    assert world.status.ready_replicas == 3
-
-
-def test_going_back_brings_the_template_that_served():
-    world = serving_world()
-    good = world.status.serving_revision
-    before = template_of(world, good)
-    world.change(serving={"maxQueueDelayMicroseconds": 5000})
-    world.run()
-    world.options = MORE
-    world.change(serving={})
-    world.run()
-    assert world.status.serving_revision == good
-    assert template_of(world, good) == before
-
-
-INT8 = RESULT.model_copy(
-    update={"artifact": "artifacts/engine-ffff", "recipe": RecipeSummary(label="INT8"), "quality_summary": "32.4 dB (≥ 32)"}
-)
-
-
-def test_recipe_and_quality_are_those_of_the_revision_that_serves():
-    world = serving_world()
-    good = world.status.serving_revision
-    world.change(model=OTHER_MODEL)
-    world.run()
-    world.build(result=INT8)
-    world.reconcile()
-    bad = world.status.current_revision
-    assert world.status.recipe == RESULT.recipe.label
-    world.broken.add(bad)
-    world.run()
-    world.now += timedelta(hours=1)
-    world.run()
-    assert (world.status.serving_revision, world.status.current_revision) == (good, bad)
-    assert (world.status.recipe, world.status.quality_summary) == (RESULT.recipe.label, "33.1 dB (≥ 32)")
-    world.broken.clear()
-    world.change(serving={"maxQueueDelayMicroseconds": 5000})
-    world.run()
-    assert world.status.serving_revision == world.status.current_revision != good
-    assert (world.status.recipe, world.status.quality_summary) == ("INT8", "32.4 dB (≥ 32)")
 
 
 def test_files_that_are_lost_too_often_are_not_said_to_be_built_again():
@@ -396,113 +217,6 @@ def test_files_that_are_lost_too_often_are_not_said_to_be_built_again():
     assert ready.reason is Reason.ENGINE_FILES_MISSING
     assert "gone 3 times in a row" in ready.message
     assert "built again" not in ready.message
-
-
-def test_a_new_triton_image_rolls_out_as_a_revision():
-    world = serving_world()
-    revision = world.status.serving_revision
-    world.options = settings_of(images={"tritonGpu": "triton:2"})
-    world.run()
-    assert world.restarts == []
-    assert world.status.serving_revision != revision
-
-
-def test_history_keeps_as_many_revisions_as_the_user_wants():
-    world = serving_world(rollout={"revisionHistoryLimit": 2})
-    for delay in range(1, 7):
-        world.change(serving={"maxQueueDelayMicroseconds": delay})
-        world.run()
-    records = [ref for ref in world.objects if ref.kind == "ControllerRevision"]
-    assert len(records) == 3
-    assert len([ref for ref in world.objects if ref.kind == "Deployment"]) == 1
-
-
-def test_scaled_to_zero_is_ready_and_a_change_waits_for_the_first_pod():
-    world = serving_world(autoscaling={"minReplicas": 0, "maxReplicas": 3}, replicas=2)
-    world.change(replicas=0)
-    world.run()
-    assert world.condition(READY) == (ConditionStatus.TRUE, Reason.SCALED_TO_ZERO)
-    assert "requests are refused; run `kubectl scale dd klein --namespace pictures --replicas 1`" in world.message(READY)
-    assert world.pods.existing == 0
-    good = world.status.last_good_revision
-    world.change(serving={"maxQueueDelayMicroseconds": 5000})
-    world.run()
-    world.now += timedelta(days=1)
-    world.run()
-    assert world.status.last_good_revision == good
-    world.change(replicas=2)
-    world.run()
-    assert world.status.last_good_revision == world.status.current_revision != good
-
-
-def test_an_invalid_spec_is_reported_and_what_serves_serves_on():
-    world = serving_world()
-    objects = dict(world.objects)
-    world.change(accelerator={"product": "NVIDIA-L4"}, optimization={"quantization": {"format": "NVFP4"}})
-    plan = world.reconcile()
-    assert world.condition(READY) == world.condition(PROGRESSING) == (ConditionStatus.FALSE, Reason.UNSUPPORTED_FORMAT)
-    assert "it can run" in world.message(READY)
-    assert plan.delete == ()
-    assert world.objects == objects
-    assert world.status.observed_generation == world.generation
-
-
-INVALID = {"accelerator": {"product": "NVIDIA-L4"}, "optimization": {"quantization": {"format": "NVFP4"}}}
-PROMPTED = {"qualityBudget": {"minPSNR": 31}, "calibration": {"promptsConfigMap": {"name": "prompts"}}}
-
-
-@pytest.mark.parametrize("change", [INVALID, {"optimization": PROMPTED}], ids=["invalid", "without prompts"])
-def test_what_serves_is_scaled_healed_and_counted_while_the_spec_leads_nowhere(change):
-    world = serving_world()
-    revision, engine = world.status.serving_revision, world.status.engine
-    world.change(**change, autoscaling={"minReplicas": 4, "maxReplicas": 4})
-    world.run()
-    assert world.status.ready_replicas == world.pods.revisions[revision].ready == 4
-    gone = [ref for ref in world.objects if ref.kind in ("Service", "Deployment", "PodDisruptionBudget")]
-    for ref in gone:
-        del world.objects[ref]
-    world.reconcile()
-    assert set(gone) <= set(world.objects)
-    world.pods.happen("evict", revision)
-    world.reconcile()
-    assert world.status.ready_replicas == 3
-    assert (world.status.serving_revision, world.status.engine, world.status.updated_replicas) == (revision, engine, 0)
-    assert world.restarts == []
-    assert len(world.engines) == 1
-
-
-def test_a_revision_that_cannot_load_is_given_up_while_the_spec_is_invalid():
-    world = serving_world()
-    good = world.status.serving_revision
-    world.change(serving={"maxQueueDelayMicroseconds": 5000})
-    world.reconcile()
-    world.broken.add(world.status.current_revision)
-    world.run(3)
-    world.change(**INVALID)
-    world.now += timedelta(hours=1)
-    world.run()
-    assert world.pods.revisions[good].ready == 3
-    assert set(world.pods.revisions) == {good}
-
-
-def test_canary_is_refused_and_not_silently_something_else():
-    world = World({"rollout": {"strategy": "Canary"}})
-    assert world.reconcile().apply == ()
-    assert world.condition(READY) == (ConditionStatus.FALSE, Reason.INVALID_SPEC)
-    assert "RollingUpdate" in world.message(READY)
-
-
-def test_prompts_of_a_config_map_become_part_of_the_engine():
-    optimization = {"qualityBudget": {"minPSNR": 32}, "calibration": {"promptsConfigMap": {"name": "prompts"}}}
-    world = World({"optimization": optimization})
-    world.reconcile()
-    assert world.condition(READY) == (ConditionStatus.FALSE, Reason.PROMPTS_NOT_FOUND)
-    world.prompts = ("a red digit seven",)
-    (made,) = world.reconcile().apply
-    assert made["spec"]["optimization"]["calibration"]["prompts"] == ["a red digit seven"]
-    assert "promptsConfigMap" not in made["spec"]["optimization"]["calibration"]
-    world.prompts = ("a blue three",)
-    assert world.reconcile().apply[0]["metadata"]["name"] != made["metadata"]["name"]
 
 
 @pytest.mark.parametrize(
@@ -540,31 +254,6 @@ def test_a_missing_node_is_named_by_the_label_that_matches_none():
     (ready,) = [each for each in plan.status.conditions if each.type is READY]
     assert ready.reason is Reason.NO_MATCHING_NODE
     assert "nvidia.com/gpu.product=NVIDIA-B200 (nodes have NVIDIA-H200)" in ready.message
-
-
-KEDA = {"scaling": {"prometheusUrl": "http://prometheus:9090"}}
-
-
-@pytest.mark.parametrize(
-    ("cluster", "options", "kind", "verdict"),
-    [
-        (Cluster(keda=True), KEDA, "ScaledObject", (ConditionStatus.TRUE, Reason.AUTOSCALER_FOUND)),
-        (Cluster(keda=True), {}, None, (ConditionStatus.FALSE, Reason.AUTOSCALER_MISSING)),
-        (Cluster(custom_metrics=True), {}, "HorizontalPodAutoscaler", (ConditionStatus.TRUE, Reason.AUTOSCALER_FOUND)),
-        (Cluster(), {}, None, (ConditionStatus.FALSE, Reason.AUTOSCALER_MISSING)),
-    ],
-)
-def test_the_cluster_s_autoscaler_is_used_and_its_absence_is_said(cluster, options, kind, verdict):
-    world = serving_world()
-    world.cluster, world.options = cluster, settings_of(**options)
-    world.change(autoscaling={"minReplicas": 1, "maxReplicas": 3})
-    world.run()
-    assert world.condition(ConditionType.SCALING_ACTIVE) == verdict
-    assert world.kinds() & {"ScaledObject", "HorizontalPodAutoscaler"} == ({kind} if kind else set())
-    world.change(autoscaling={"minReplicas": 2, "maxReplicas": 2})
-    world.run()
-    assert world.condition(ConditionType.SCALING_ACTIVE) == (ConditionStatus.FALSE, Reason.FIXED_REPLICAS)
-    assert not world.kinds() & {"ScaledObject", "HorizontalPodAutoscaler"}
 
 
 def test_pods_are_monitored_where_the_cluster_knows_pod_monitors():
@@ -655,33 +344,6 @@ def test_a_budget_that_nothing_meets_fails_the_gate():
     gate = ConditionType.QUALITY_GATE_PASSED
     assert world.condition(gate) == (ConditionStatus.FALSE, Reason.QUALITY_OUTSIDE_BUDGET)
     assert "31.2 dB" in world.message(gate)
-
-
-def test_the_hpa_s_least_is_said_where_zero_was_asked_for():
-    world = serving_world()
-    world.cluster = Cluster(custom_metrics=True)
-    world.change(autoscaling={"minReplicas": 0, "maxReplicas": 3})
-    world.run()
-    assert "needs KEDA" in world.message(ConditionType.SCALING_ACTIVE)
-
-
-def test_under_an_hpa_a_pod_stays_for_it_scales_none_from_zero():
-    world = serving_world()
-    world.cluster = Cluster(custom_metrics=True)
-    world.change(autoscaling={"minReplicas": 0, "maxReplicas": 3}, replicas=0)
-    world.run()
-    assert world.pods.ready == world.pods.existing == 1
-    assert world.condition(READY) == (ConditionStatus.TRUE, Reason.SERVING)
-
-
-def test_under_keda_nobody_is_told_to_scale_up_by_hand():
-    world = serving_world()
-    world.cluster, world.options = Cluster(keda=True), settings_of(**KEDA)
-    world.change(autoscaling={"minReplicas": 0, "maxReplicas": 3}, replicas=0)
-    world.run()
-    assert world.condition(READY) == (ConditionStatus.TRUE, Reason.SCALED_TO_ZERO)
-    assert "minReplicas to 1" in world.message(READY)
-    assert "kubectl scale" not in world.message(READY)
 
 
 changes: dict[str, st.SearchStrategy[Any]] = {
