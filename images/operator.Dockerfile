@@ -12,7 +12,7 @@ RUN /tmp/install.sh ${PREFIX}/.venv project
 
 FROM ${BASE}
 ARG PREFIX=/opt/diffusion-operator
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ENV PATH=${PREFIX}/.venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 COPY --from=environment ${PREFIX}/.venv ${PREFIX}/.venv
 COPY pyproject.toml LICENSE ${PREFIX}/

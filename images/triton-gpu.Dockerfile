@@ -14,7 +14,7 @@ FROM ${BASE}
 ARG PREFIX=/opt/diffusion-operator
 ARG INSTALL=true
 ARG TENSORRT=11.1.0.106
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ENV PATH=${PREFIX}/.venv-serve/bin:/opt/tritonserver/bin:/usr/local/cuda/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 COPY --from=environment ${PREFIX}/.venv-serve ${PREFIX}/.venv-serve

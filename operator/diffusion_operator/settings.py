@@ -34,11 +34,11 @@ class AccessMode(StrEnum):
 class Images(ApiModel):
     """Container images, each with tag or digest."""
 
-    builder: str = Field(default="diffusion-operator/builder:0.1.0", min_length=1)
+    builder: str = Field(default="diffusion-operator/builder:0.2.0", min_length=1)
     """Runs `python -m engine_builder`; for TensorRT it must hold the same TensorRT version as `tritonGpu`."""
-    triton_cpu: str = Field(default="diffusion-operator/triton-cpu:0.1.0", min_length=1)
+    triton_cpu: str = Field(default="diffusion-operator/triton-cpu:0.2.0", min_length=1)
     """Serves engines of the CPU."""
-    triton_gpu: str = Field(default="diffusion-operator/triton-gpu:0.1.0", min_length=1)
+    triton_gpu: str = Field(default="diffusion-operator/triton-gpu:0.2.0", min_length=1)
     """Serves engines of a GPU."""
     registry: str | None = Field(default=None, min_length=1)
     """Registry host, with an optional path, that replaces that of every image, for a mirror behind a firewall."""

@@ -53,10 +53,10 @@ def test_the_registry_reaches_every_image_in_place_of_its_own():
 @pytest.mark.parametrize(
     ("repository", "image"),
     [
-        ("team/operator", "m.example/a/team/operator:0.1.0"),
-        ("operator", "m.example/a/operator:0.1.0"),
-        ("localhost/operator", "m.example/a/operator:0.1.0"),
-        ("host:5000/operator", "m.example/a/operator:0.1.0"),
+        ("team/operator", "m.example/a/team/operator:0.2.0"),
+        ("operator", "m.example/a/operator:0.2.0"),
+        ("localhost/operator", "m.example/a/operator:0.2.0"),
+        ("host:5000/operator", "m.example/a/operator:0.2.0"),
     ],
 )
 def test_a_registry_goes_before_a_repository_without_one(repository, image):
