@@ -140,10 +140,16 @@ def _asked_for(scene: _Scene, identity: EngineIdentity) -> RevisionRecord | None
     engine = scene.observed.engine
     if engine is None or engine.state is not EngineState.READY or engine.result is None:
         return latest(scene.observed.records)
-    record = activated(scene.observed.records, scene.observed.deployments, _candidate(scene, engine, identity.key, engine.result.artifact))
-    left = next((each for each in scene.observed.orphans if each.name == record.name and each.artifact == record.artifact), None)
-    # Pods of a revision whose record was deleted go on as they are.
-    return replace(record, template=left.template) if left else record
+    candidate = _candidate(scene, engine, identity.key, engine.result.artifact)
+    return activated((*scene.observed.records, *_left(scene, candidate)), scene.observed.deployments, candidate)
+
+
+def _left(scene: _Scene, candidate: RevisionRecord) -> list[RevisionRecord]:
+    """The revision of the spec as its Deployment has it, where its record was deleted: its pods go on as they are."""
+    newest = latest(scene.observed.records)
+    is_next = newest is None or newest.base_name != candidate.name
+    number = (newest.number if newest else 0) + 1 if is_next else 0
+    return [replace(candidate, number=number, template=each.template) for each in scene.observed.orphans if each.name == candidate.name]
 
 
 def _candidate(scene: _Scene, engine: ObservedEngine, engine_key: str, artifact: str) -> RevisionRecord:

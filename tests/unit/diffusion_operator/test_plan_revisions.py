@@ -6,6 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from diffusion_api.conditions import ConditionStatus, Reason
 from diffusion_api.engine import RecipeSummary
@@ -44,6 +46,60 @@ def test_pods_go_on_as_they_are_when_their_revision_s_record_was_deleted():
     assert world.restarts == []
     assert world.status.serving_revision == world.status.last_good_revision == revision
     assert revision in [record.name for record in world.observed().records]
+
+
+def test_an_engine_that_was_built_elsewhere_gets_a_name_of_its_own_though_the_record_was_deleted():
+    world = serving_world()
+    revision = world.status.serving_revision
+    forget(world, revision)
+    world.move_files("artifacts/engine-ffff")
+    world.run()
+    assert world.restarts == []
+    assert world.status.serving_revision != revision
+    assert artifact_of(world, world.status.serving_revision) == "artifacts/engine-ffff"
+
+
+def move_on(world: World, step: str) -> None:
+    match step:
+        case "serving":
+            world.change(serving={"maxQueueDelayMicroseconds": 5000} if not world.spec.get("serving") else {})
+        case "settings":
+            world.options = settings_of() if world.options == MORE else MORE
+        case "files":
+            artifact = next(iter(world.engines.values())).result.artifact
+            world.move_files(RESULT.artifact if artifact != RESULT.artifact else "artifacts/engine-ffff")
+        case "forget":
+            for record in world.observed().records[:1]:
+                forget(world, record.name)
+        case "break":
+            world.broken.add(world.status.current_revision)
+        case "mend":
+            world.broken.clear()
+        case "invalid":
+            world.change(rollout={"strategy": "Canary"} if not world.spec.get("rollout") else {})
+        case "wait":
+            world.settle(4000)
+    world.reconcile()
+    world.settle()
+
+
+steps = st.sampled_from(["serving", "settings", "files", "forget", "break", "mend", "invalid", "wait"])
+
+
+@given(st.lists(steps, max_size=20))
+@settings(max_examples=30, deadline=None)
+def test_whatever_becomes_of_settings_files_and_records_no_pod_restarts_and_calm_brings_all_pods(sequence):
+    world = serving_world()
+    for step in sequence:
+        move_on(world, step)
+    world.broken.clear()
+    world.change(rollout={}, serving={"maxQueueDelayMicroseconds": 77})
+    plan = world.run()
+    assert world.restarts == []
+    assert world.pods.ready == world.pods.existing == 3
+    assert set(world.pods.revisions) == {world.status.current_revision}
+    assert artifact_of(world, world.status.current_revision) == next(iter(world.engines.values())).result.artifact
+    assert (world.plan().status, world.plan().events) == (plan.status, ())
 
 
 def test_an_upgraded_operator_restarts_no_pod():
