@@ -133,7 +133,17 @@ def test_a_deployment_s_template_is_a_copy():
     assert kept.template["spec"]["containers"]
 
 
-@pytest.mark.parametrize("fate", [{}, {"good": True}, {"held": True}, {"abandoned": "no pod became ready"}])
+FATES = [
+    {},
+    {"good": True, "proven": True},
+    {"proven": True},
+    {"held": True},
+    {"abandoned": "no pod became ready"},
+    {"base": "klein-0123456789"},
+]
+
+
+@pytest.mark.parametrize("fate", FATES)
 def test_a_record_is_read_back_as_it_was_written(fate):
     assert revision_record(controller_revision(OWNER, record(**fate))) == record(**fate)
 
