@@ -248,7 +248,8 @@ def _overdue(scene: _Scene) -> EnginePlan:
         return _plan(scene, *_kept_verdicts(status), phase="Failed", failure=status.failure)
     waited = next((each for each in status.conditions if each.type is READY and each.reason in NOT_STARTED), None)
     if waited is not None and status.job_name == scene.job_name:
-        return _ended(scene, waited.reason, f"it never started: {waited.message}; then {_again(scene)}")
+        what = "it" if status.attempts <= 1 else "its last attempt"
+        return _ended(scene, waited.reason, f"{what} never started: {waited.message}; then {_again(scene)}")
     seconds = scene.settings.build.deadline_seconds
     message = f"the build took longer than {seconds} s; raise build.deadlineSeconds in the operator's settings, then {_again(scene)}"
     return _ended(scene, Reason.BUILD_DEADLINE_EXCEEDED, message)

@@ -292,6 +292,12 @@ def test_a_build_that_never_got_a_pod_says_what_it_waited_for(trouble, reason, s
         assert (quiet.status, quiet.apply, quiet.events) == (ended.status, (), ())
 
 
+def test_a_build_of_which_an_earlier_attempt_ran_does_not_say_that_it_never_started():
+    waiting = plan(ObservedJob(JobPhase.PENDING, attempts=2, trouble=Trouble(TroubleKind.IMAGE, "builder:9 not found"))).status
+    ended = plan(failed(attempts=2, end=JobEnd.DEADLINE), status=waiting)
+    assert condition(ended).message.startswith("its last attempt never started: ")
+
+
 def test_a_build_that_ran_until_its_deadline_says_so():
     runs = plan(ObservedJob(JobPhase.RUNNING, attempts=1)).status
     assert condition(plan(failed(end=JobEnd.DEADLINE), status=runs)).reason is Reason.BUILD_DEADLINE_EXCEEDED
