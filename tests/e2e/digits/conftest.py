@@ -14,16 +14,21 @@ from tests.e2e.digits.installation import CRDS, PLACE, REPOSITORY, installed, pr
 from tests.e2e.digits.team import Team, digits
 
 NAMESPACE = "pictures"
+TEST_SECONDS = 1800
+"""The first test of all also builds the images, and others wait for builds."""
 ANYWHERE = {"test_pictures", "test_rollout", "test_uninstall", "test_variants"}
 """Files of tests that need no more of a cluster than a user has of one."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """On a cluster of the user's, leave out what reads volumes or simulates nodes."""
+    """Give images and builds their time; on a cluster of the user's, leave out what reads volumes or simulates nodes."""
     left_out = pytest.mark.skip(reason="needs this machine's own cluster: unset E2E_KUBECONFIG")
     for item in items:
-        if not PLACE.is_own and item.path.parent == Path(__file__).parent and item.path.stem not in ANYWHERE:
+        if item.path.parent != Path(__file__).parent:
+            continue
+        item.add_marker(pytest.mark.timeout(TEST_SECONDS))
+        if not PLACE.is_own and item.path.stem not in ANYWHERE:
             item.add_marker(left_out)
 
 

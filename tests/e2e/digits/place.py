@@ -26,7 +26,7 @@ class Place:
     access_mode: str = "ReadWriteMany"
     wait_seconds: int = 180
     """For the operator to come; a cluster of the user's may pull its image first."""
-    build_seconds: int = 420
+    build_seconds: int = 900
     """For a deployment to be served; on a machine that may do other work besides."""
     lack: str = ""
     """What the user must say first; empty: nothing."""
