@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from PIL import Image
+from typer.testing import CliRunner
 
 from diffusion_api.serving import Serving
+from diffusionctl.app import app
 from engine_builder.store.checksums import differences
 from engine_runtime.client import generate
 from engine_runtime.triton.repository import link_model_repository
@@ -59,16 +61,48 @@ def test_another_seed_gives_another_picture(digits):
     assert drawn(digits.grpc_url, PROMPTS[3], 7) != drawn(digits.grpc_url, PROMPTS[3], 8)
 
 
-def test_a_plain_triton_client_draws_too(digits):
+def tensor(name: str, data_type: str, value: object) -> triton.InferInput:
+    made = triton.InferInput(name, [1], data_type)
+    made.set_data_from_numpy(np.array([value], dtype=object if data_type == "BYTES" else np.int64))
+    return made
+
+
+def test_a_plain_triton_client_draws_the_ten_prompts_right_and_the_same_again(digits):
     answers: queue.Queue = queue.Queue()
+    pictures = []
     with triton.InferenceServerClient(digits.grpc_url) as client:
         client.start_stream(lambda result, error: answers.put((result, error)))
-        prompt = triton.InferInput("prompt", [1], "BYTES")
-        prompt.set_data_from_numpy(np.array([PROMPTS[7].encode()], dtype=object))
-        client.async_stream_infer("pipeline", [prompt])
-        result, error = answers.get(timeout=60)
-    assert error is None
-    assert wrong_pictures([PROMPTS[7]], pixels(result.as_numpy("image")[0])[None]) == []
+        for seed, prompt in [*enumerate(PROMPTS), (0, PROMPTS[0])]:
+            client.async_stream_infer("pipeline", [tensor("prompt", "BYTES", prompt.encode()), tensor("seed", "INT64", seed)])
+            result, error = answers.get(timeout=60)
+            assert error is None, prompt
+            pictures.append(result.as_numpy("image")[0])
+    *ten, again = pictures
+    assert wrong_pictures(PROMPTS, np.stack([pixels(picture) for picture in ten])) == []
+    assert again == ten[0]
+
+
+def test_diffusionctl_generate_draws_the_ten_prompts_right_and_the_same_again(digits, tmp_path):
+    def asked(name: str, prompt: str, seed: int) -> bytes:
+        out = tmp_path / name
+        said = CliRunner().invoke(app, ["generate", prompt, "--out", str(out), "--url", digits.grpc_url, "--seed", str(seed)])
+        assert said.exit_code == 0, said.output
+        return out.read_bytes()
+
+    ten = [asked(f"{seed}.png", prompt, seed) for seed, prompt in enumerate(PROMPTS)]
+    assert wrong_pictures(PROMPTS, np.stack([pixels(picture) for picture in ten])) == []
+    assert asked("again.png", PROMPTS[0], 0) == ten[0]
+
+
+def test_a_seed_that_was_drawn_and_printed_draws_the_same_picture_again(digits, tmp_path):
+    def asked(name: str, *options: str) -> tuple[bytes, int]:
+        out = tmp_path / name
+        said = CliRunner().invoke(app, ["generate", PROMPTS[5], "--out", str(out), "--url", digits.grpc_url, "--json", *options])
+        assert said.exit_code == 0, said.output
+        return out.read_bytes(), json.loads(said.stdout)["seed"]
+
+    picture, seed = asked("first.png")
+    assert asked("again.png", "--seed", str(seed)) == (picture, seed)
 
 
 def test_eight_at_once_are_all_right_and_share_steps(digits):
