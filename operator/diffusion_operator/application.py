@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from diffusion_operator.cluster.client import ClusterClient
 from diffusion_operator.cluster.errors import ClusterError, MissingError, RefusedError
-from diffusion_operator.cluster.kinds import CLAIM_TEMPLATE, HELD, Kind
+from diffusion_operator.cluster.kinds import HELD, Kind
 from diffusion_operator.cluster.store import ObjectStore
 from diffusion_operator.manifests.base import Manifest
 from diffusion_operator.metrics import ObjectCollector, OperatorMetrics
@@ -60,7 +60,7 @@ class Operator:
         self.store = ObjectStore()
         self.is_synced = False
         self.metrics = metrics
-        self._client, self._namespaces, self._settings = client, tuple(namespaces), settings
+        self._client, self._namespaces = client, tuple(namespaces)
         self._facts = ClusterFacts(client)
         self._users = EngineUsers(self.store)
         self._status_metrics = StatusMetrics(metrics)
@@ -94,8 +94,7 @@ class Operator:
         """
         await self._facts.refresh()
         for kind in HELD:
-            is_served = not kind.optional or kind in self._facts.served.kinds
-            if not is_served or (kind is CLAIM_TEMPLATE and not self._settings.dynamic_resources.enabled):
+            if kind.optional and kind not in self._facts.served.kinds:
                 continue
             for namespace in self._namespaces or (None,):
                 await self._list(kind, namespace)

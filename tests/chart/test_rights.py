@@ -101,10 +101,14 @@ def test_the_rights_are_those_that_are_documented():
 
 
 def test_only_what_is_configured_is_allowed():
-    assert ("resource.k8s.io", "resourceclaimtemplates") not in operator_rights("default")
     assert operator_rights("minimal")["", "persistentvolumeclaims"] == {"get"}
     assert ("", "persistentvolumeclaims") not in operator_rights("bucket")
     assert ("coordination.k8s.io", "leases") not in operator_rights("minimal")
+
+
+def test_claim_templates_of_running_pods_are_in_reach_after_they_were_turned_off():
+    templates = ("resource.k8s.io", "resourceclaimtemplates")
+    assert operator_rights("default")[templates] == operator_rights("everything")[templates] == {"list", "create", "patch", "delete"}
 
 
 def test_with_named_namespaces_nothing_reaches_beyond_them():

@@ -20,9 +20,7 @@ the rest is listed and watched, and neither apply nor deletion needs it. */ -}}
 - {apiGroups: [autoscaling], resources: [horizontalpodautoscalers], verbs: [list, watch, create, patch, delete]}
 - {apiGroups: [keda.sh], resources: [scaledobjects], verbs: [list, create, patch, delete]}
 - {apiGroups: [monitoring.coreos.com], resources: [podmonitors], verbs: [list, create, patch]}
-{{- if (.Values.settings.dynamicResources | default dict).enabled }}
 - {apiGroups: [resource.k8s.io], resources: [resourceclaimtemplates], verbs: [list, create, patch, delete]}
-{{- end }}
 - {apiGroups: [events.k8s.io], resources: [events], verbs: [create, patch]}
 - {apiGroups: [""], resources: [events], verbs: [list]}
 {{- end }}

@@ -181,7 +181,7 @@ def _serving(scene: _Scene, traffic: Traffic, records: Mapping[str, RevisionReco
     apply.append(service(owner))
     if settings.network_policies:
         apply.append(serving_network_policy(owner, settings))
-    apply += [_claim_template(scene, records[name]) for name in sorted({*running} & {*records}) if _has_claims(records[name])]
+    apply += [_claim_template(scene, records[name]) for name in sorted({*running} & {*records}) if _lacks_claims(scene, records[name])]
     # Those that shrink go first, so that their GPUs are given back before others are asked for.
     shrinking_first = sorted(running, key=lambda name: (name == traffic.target.name, name))
     apply += [serving_deployment(owner, known[name], running[name]) for name in shrinking_first]
@@ -189,7 +189,7 @@ def _serving(scene: _Scene, traffic: Traffic, records: Mapping[str, RevisionReco
     if scene.observed.cluster.pod_monitors:
         around.append(pod_monitor(owner, settings))
     gone = [Ref("apps/v1", "Deployment", owner.namespace, name) for name in drained]
-    templates = [Ref("resource.k8s.io/v1", "ResourceClaimTemplate", owner.namespace, name) for name in drained]
+    templates = [_claim_template_ref(scene, name) for name in drained]
     gone += [ref for ref in templates if ref in scene.observed.children]
     gone += [Ref("apps/v1", "ControllerRevision", owner.namespace, record.name) for record in old]
     return _Objects(tuple(apply), tuple(around), tuple(gone))
@@ -199,9 +199,16 @@ def _changed(scene: _Scene, traffic: Traffic) -> list[RevisionRecord]:
     return [traffic.asked] if traffic.asked not in scene.observed.records else []
 
 
-def _has_claims(record: RevisionRecord) -> bool:
-    """Whether the revision's pods are made with claims, whatever spec and settings say today."""
-    return bool(record.template["spec"].get("resourceClaims"))
+def _lacks_claims(scene: _Scene, record: RevisionRecord) -> bool:
+    """Whether the revision's pods are made with claims, whatever spec and settings say today, and their template is not there.
+
+    The API server refuses changes of one that is: it stays as it was made, whatever the settings say of devices since.
+    """
+    return bool(record.template["spec"].get("resourceClaims")) and _claim_template_ref(scene, record.name) not in scene.observed.children
+
+
+def _claim_template_ref(scene: _Scene, revision: str) -> Ref:
+    return Ref("resource.k8s.io/v1", "ResourceClaimTemplate", scene.owner.namespace, revision)
 
 
 def _claim_template(scene: _Scene, record: RevisionRecord) -> Manifest:

@@ -161,16 +161,19 @@ def _started(scene: _Scene) -> EnginePlan:
     assert job is not None
     name = scene.job_name
     apply: list[Manifest] = []
+    delete: list[Ref] = []
     if isinstance(settings.engine_store, PvcStore) and settings.engine_store.create and not scene.observed.store_exists:
         apply.append(engine_store_claim(owner.namespace, settings.engine_store))
     if settings.network_policies:
         apply.append(builder_network_policy(owner))
     if uses_claims(spec.accelerator, settings):
         labels = engine_labels(owner.name)
+        # One that an earlier Job of this name left may ask for what the settings no longer name, and cannot be changed.
+        delete.append(Ref("resource.k8s.io/v1", "ResourceClaimTemplate", owner.namespace, name))
         apply.append(resource_claim_template(name, owner, labels, spec.accelerator, settings.dynamic_resources))
     job_file = job_config_map(name, owner, job)
     apply += [job_file, builder_job(name, owner, spec, settings, config_map=job_file["metadata"]["name"])]
-    return _plan(scene, *_underway(Reason.ENGINE_PENDING, f"Job {name} is made"), phase="Pending", apply=tuple(apply))
+    return _plan(scene, *_underway(Reason.ENGINE_PENDING, f"Job {name} is made"), phase="Pending", apply=tuple(apply), delete=tuple(delete))
 
 
 def _running(scene: _Scene) -> EnginePlan:
