@@ -121,6 +121,7 @@ class BucketStore(Store):
 
     def _publish(self, partial: Path, target: Path) -> None:
         super()._publish(partial, target)
+        self._kept.discard(target.name)  # Of what was built before: it was set aside, removed or damaged, in the bucket too.
         self._keep(target)
 
     def _bring(self, target: Path) -> Path | None:

@@ -88,8 +88,31 @@ def test_what_is_damaged_in_the_bucket_is_removed_there_and_built_again(
 
 def test_an_engine_that_cannot_be_read_leaves_the_bucket_too(machine: Callable[[str], BucketStore], client: Any) -> None:
     store = machine("one")
-    store.set_aside(store.obtain("engine", DIGEST, write("engine")).path)
+    path = store.obtain("engine", DIGEST, write("engine")).path
+    store.set_aside(path)
     assert made(client) == set()
+    with store.building("engine", DIGEST) as folder:
+        write("engine")(folder)
+    assert made(client) == {path.name}
+
+
+def test_what_is_built_again_after_its_removal_is_kept_again(machine: Callable[[str], BucketStore], client: Any) -> None:
+    store = machine("one")
+    name = store.obtain("engine", DIGEST, write("engine")).path.name
+    assert store.remove(name) is True
+    assert made(client) == set()
+    assert store.obtain("engine", DIGEST, write("engine")).reused is False
+    assert made(client) == {name}
+
+
+def test_what_was_damaged_here_and_in_the_bucket_is_kept_again(machine: Callable[[str], BucketStore], client: Any) -> None:
+    store = machine("one")
+    path = store.obtain("engine", DIGEST, write("engine")).path
+    (path / "result").write_text("of another size")
+    (blob,) = [key for key in keys(client) if not key.endswith(CHECKSUMS)]
+    overwrite(client, blob, b"enGine")
+    assert store.obtain("engine", DIGEST, write("engine")).reused is False
+    assert (machine("two").obtain("engine", DIGEST, unbuilt).path / "result").read_text() == "engine"
 
 
 def test_a_stage_that_cannot_be_kept_does_not_end_the_build_and_an_engine_does(
