@@ -99,8 +99,13 @@ def _digest(inputs: Mapping[str, object]) -> str:
 
 
 def fallback(records: Sequence[RevisionRecord], target: RevisionRecord) -> RevisionRecord | None:
-    """The newest other revision that was good."""
-    return latest([record for record in records if record.good and not record.abandoned and record.name != target.name])
+    """The newest other revision that was good, and whose engine's files are there."""
+    return latest([record for record in records if is_worth_keeping(record, target) and record.name != target.name])
+
+
+def is_worth_keeping(record: RevisionRecord, target: RevisionRecord) -> bool:
+    """Tell whether a revision was good and can be gone back to: its engine was not built again, to where the target has it from."""
+    return record.good and not record.abandoned and (record.engine != target.engine or record.artifact == target.artifact)
 
 
 def judged(record: RevisionRecord, *, good: bool, held: bool, now: datetime) -> RevisionRecord:

@@ -10,7 +10,7 @@ from diffusion_api.deployment import DiffusionDeploymentSpec
 from diffusion_operator.manifests.controller_revision import RevisionRecord
 from diffusion_operator.planning.autoscaling import wanted_replicas
 from diffusion_operator.planning.observed import ObservedDeployment
-from diffusion_operator.planning.revisions import deadline, fallback, judged, latest, progress_seconds
+from diffusion_operator.planning.revisions import deadline, fallback, is_worth_keeping, judged, latest, progress_seconds
 from diffusion_operator.planning.rollout import NO_PODS, is_whole, rollout_step
 from diffusion_operator.planning.troubles import pods_trouble
 from diffusion_operator.settings import OperatorSettings
@@ -55,17 +55,19 @@ def steered(
     paused = spec.rollout.paused and any(state.held for name, state in pods.items() if name != asked.name)
     asked = judged(asked, good=good, held=paused or wanted == 0, now=now.replace(microsecond=0))
     before = fallback(observed.records, asked)
+    if before is None:
+        asked = replace(asked, abandoned="")  # With nothing to go back to it goes on.
     limit = deadline(asked, pods.get(asked.name, NO_PODS), spec)
     runs = not (asked.good or asked.held or asked.abandoned)
     overdue = runs and now >= limit
     if overdue and before is not None:
         asked = replace(asked, abandoned=_why(asked, observed, spec, settings))
-    is_given_up = bool(asked.abandoned) and before is not None
+    is_given_up = bool(asked.abandoned)
     target = before if is_given_up and before is not None else asked
     # Going back is not held up by a pause, which is about going forward.
     rollout = spec.rollout.model_copy(update={"paused": False}) if is_given_up else spec.rollout
     step = rollout_step(target.name, pods, wanted, rollout)
-    last_good = latest([record for record in (*observed.records, asked) if record.good and not record.abandoned])
+    last_good = latest([record for record in (*observed.records, asked) if is_worth_keeping(record, asked)])
     return Traffic(
         asked=asked,
         target=target,

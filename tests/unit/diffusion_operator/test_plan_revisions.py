@@ -133,6 +133,28 @@ def test_an_engine_that_was_built_elsewhere_is_served_from_there():
     assert world.status.serving_revision == first
 
 
+def test_no_rollout_goes_back_to_a_revision_whose_engine_s_files_are_gone():
+    world = serving_world()
+    first = world.status.serving_revision
+    for _ in range(3):
+        world.pods.happen("break", first)
+    world.broken.add(first)
+    world.move_files("artifacts/engine-ffff")
+    world.reconcile()
+    moved = world.status.current_revision
+    world.broken.add(moved)
+    world.settle(3 * 3600)
+    world.run()
+    assert world.pods.revisions[moved].desired
+    assert world.condition(PROGRESSING) == (ConditionStatus.FALSE, Reason.PODS_NOT_READY)
+    assert world.status.last_good_revision is None
+    world.broken.discard(moved)
+    world.pods.settle()
+    world.run()
+    assert world.condition(READY) == (ConditionStatus.TRUE, Reason.SERVING)
+    assert world.status.serving_revision == world.status.last_good_revision == moved
+
+
 @pytest.mark.parametrize("limit", [0, 5])
 def test_an_upgraded_operator_restarts_no_pod_of_an_engine_that_was_built_elsewhere(limit):
     world = serving_world(rollout={"revisionHistoryLimit": limit})
