@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from diffusion_operator.manifests.base import Manifest, Owner, child
-from diffusion_operator.manifests.engine_store import STORE_PATH
+from diffusion_operator.manifests.engine_store import STORE_PATH, STORE_URI_VARIABLE
 from diffusion_operator.manifests.labels import PREFIX, revision_labels
 
 ACTIVATED = f"{PREFIX}/activated-at"
@@ -62,6 +62,11 @@ class RevisionRecord:
         """Path of the engine's files below the store, as its pods read it."""
         return template_artifact(self.template)
 
+    @property
+    def store(self) -> str:
+        """Address in the bucket from which its pods bring the engine; empty for a claim."""
+        return template_store(self.template)
+
 
 def template_artifact(template: Mapping[str, Any]) -> str:
     """Path below the store of the engine that a serving pod template reads; empty where it names none."""
@@ -71,6 +76,17 @@ def template_artifact(template: Mapping[str, Any]) -> str:
     for command in commands:
         if isinstance(command, list) and ENGINE_OPTION in command[:-1]:
             return str(command[command.index(ENGINE_OPTION) + 1]).removeprefix(f"{STORE_PATH}/")
+    return ""
+
+
+def template_store(template: Mapping[str, Any]) -> str:
+    """Address in the bucket from which a serving pod template brings its engine; empty where the store is a claim."""
+    spec = template.get("spec")
+    containers = spec.get("initContainers") if isinstance(spec, Mapping) else None
+    for each in containers if isinstance(containers, list) else []:
+        for variable in (each.get("env") or []) if isinstance(each, Mapping) else []:
+            if isinstance(variable, Mapping) and variable.get("name") == STORE_URI_VARIABLE:
+                return str(variable.get("value", ""))
     return ""
 
 

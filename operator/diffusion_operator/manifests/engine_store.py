@@ -46,6 +46,15 @@ def store_uri(store: S3Store, namespace: str) -> str:
     return f"{store.uri.rstrip('/')}/{place}"
 
 
+def store_address(settings: OperatorSettings, namespace: str) -> str:
+    """Where the engines of a namespace lie in the bucket; empty where the store is a claim."""
+    match settings.engine_store:
+        case PvcStore():
+            return ""
+        case S3Store() as store:
+            return store_uri(store, namespace)
+
+
 def have_one_store(settings: OperatorSettings, namespace: str, other: str) -> bool:
     """Tell whether files of the same path are the same files in two namespaces."""
     match settings.engine_store:

@@ -44,9 +44,9 @@ def activated(records: Sequence[RevisionRecord], pods: Mapping[str, RevisionPods
     """Return the record of the revision that the spec asks for.
 
     A revision that is there keeps its template while it serves, so that an upgraded operator restarts no pod. It is not enough where
-    the engine's files lie elsewhere now, or where no pod of it is ready, it never was good or lacks what the operator's settings give,
-    and it would be made otherwise today: then another of the same spec comes after it. One that is asked for again, after others,
-    begins anew: it may serve where it was abandoned, and must become good again.
+    the engine's files lie elsewhere now. Nor is it where a pod finds no files, or none is ready and it never was good or lacks what the
+    operator's settings give, and it would be made otherwise today, from another store for example. Then another of the same spec comes
+    after it. One that is asked for again, after others, begins anew: it may serve where it was abandoned, and must become good again.
 
     Args:
         records: What there is.
@@ -72,7 +72,8 @@ def _is_enough(record: RevisionRecord, pods: Mapping[str, RevisionPods], candida
         return False
     state = pods.get(record.name, NO_PODS)
     trouble = state.trouble.kind if state.trouble else None
-    is_open = not state.ready and (not record.proven or trouble in SETTINGS_TROUBLES)
+    # A bucket's copy of a pod that is ready outlives the files, and helps no other pod.
+    is_open = trouble is TroubleKind.FILES_MISSING or (not state.ready and (not record.proven or trouble in SETTINGS_TROUBLES))
     return not is_open or _is_made_as(record, candidate)
 
 
@@ -104,8 +105,15 @@ def fallback(records: Sequence[RevisionRecord], target: RevisionRecord) -> Revis
 
 
 def is_worth_keeping(record: RevisionRecord, target: RevisionRecord) -> bool:
-    """Tell whether a revision was good and can be gone back to: its engine was not built again, to where the target has it from."""
-    return record.good and not record.abandoned and (record.engine != target.engine or record.artifact == target.artifact)
+    """Tell whether a revision was good and can be gone back to.
+
+    Its files are gone where its engine was built again elsewhere. Where only the store is another, and the spec the same, the target was
+    made because this one's pods did not serve.
+    """
+    if not record.good or record.abandoned:
+        return False
+    is_of_store = record.base_name != target.base_name or record.store == target.store
+    return record.engine != target.engine or (record.artifact == target.artifact and is_of_store)
 
 
 def judged(record: RevisionRecord, *, good: bool, held: bool, now: datetime) -> RevisionRecord:

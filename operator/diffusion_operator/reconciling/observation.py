@@ -17,7 +17,8 @@ from diffusion_operator.cluster.kinds import Kind
 from diffusion_operator.cluster.store import ObjectStore, ref
 from diffusion_operator.manifests.base import Manifest, ref_of
 from diffusion_operator.manifests.builder_exit import BUILDER
-from diffusion_operator.manifests.controller_revision import template_artifact
+from diffusion_operator.manifests.controller_revision import template_artifact, template_store
+from diffusion_operator.manifests.engine_store import store_address
 from diffusion_operator.manifests.labels import (
     COMPONENT,
     DEPLOYMENT,
@@ -122,23 +123,28 @@ class Observation:
         )
 
     def _artifact_use(self, engine: DiffusionEngine) -> ArtifactUse:
-        """Who else needs its files: somebody in its namespace, or in one of those with which it shares the store."""
+        """Who else needs its files: somebody in its namespace, or in one of those with which it shares the store, or shared it."""
         namespace, name = engine.metadata.namespace or "", engine.metadata.name
         if engine.status is None or engine.status.result is None:
             return ArtifactUse.NONE
         others = (body for body in self._neighbours(kinds.ENGINE, namespace) if body["metadata"]["uid"] != engine.metadata.uid)
-        revisions = (body for kind in (kinds.SERVING, kinds.REVISION) for body in self._neighbours(kind, namespace))
+        revisions = (
+            body for kind in (kinds.SERVING, kinds.REVISION) for body in (*self._neighbours(kind, namespace), *self._left(kind, namespace))
+        )
         pods = (pod for pod in self._store.labelled(kinds.POD, namespace, ENGINE, name) if label(pod, COMPONENT) == SERVING)
         return artifact_use(name, engine.status.result.artifact, others, revisions, pods)
 
     def _readers(self, engine: DiffusionEngine, job: ObservedJob, pods: Sequence[Manifest]) -> list[Manifest]:
-        """Serving pods that read the files of the newest build; those of an earlier one that lay elsewhere say nothing about it."""
+        """Serving pods that read the files of the newest build; those of an earlier one that lay elsewhere, or of the store as the settings
+        had it before, say nothing about it."""
         result = job.result or (engine.status.result if engine.status else None)
         readers = []
         for pod in pods:
             serving = self._store.get(kinds.SERVING, pod["metadata"]["namespace"], label(pod, REVISION))
-            artifact = template_artifact(part(serving or {}, "spec", "template"))
-            if label(pod, COMPONENT) == SERVING and (result is None or artifact in ("", result.artifact)):
+            template = part(serving or {}, "spec", "template")
+            is_of_build = result is None or template_artifact(template) in ("", result.artifact)
+            is_of_store = serving is None or template_store(template) == store_address(self._settings, pod["metadata"]["namespace"])
+            if label(pod, COMPONENT) == SERVING and is_of_build and is_of_store:
                 readers.append(pod)
         return readers
 
@@ -150,6 +156,14 @@ class Observation:
             is_near = other == namespace or (sharing is not None and sharing.shares(other))
             body = self._store.get(kind, other, name) if is_near else None
             if body is not None:
+                yield body
+
+    def _left(self, kind: Kind, namespace: str) -> Iterator[Manifest]:
+        """Revisions of other namespaces that the settings once let share this namespace's store: they read it as long as they are."""
+        address = store_address(self._settings, namespace)
+        for other, name in self._store.names(kind) if address else ():
+            body = self._store.get(kind, other, name) if other != namespace else None
+            if body is not None and template_store(part(body, "data", "template") or part(body, "spec", "template")) == address:
                 yield body
 
     def _engine(self, namespace: str, name: str) -> ObservedEngine | None:

@@ -6,11 +6,11 @@ import asyncio
 from typing import Any
 
 from diffusion_api.prepare_exit import PrepareExit
-from diffusion_operator.manifests.controller_revision import template_artifact
+from diffusion_operator.manifests.controller_revision import template_artifact, template_store
 from diffusion_operator.manifests.labels import COMPONENT, ENGINE, MANAGED_BY, MANAGER, REVISION, SERVING
 from tests.unit.diffusion_operator.fake_cluster import FakeCluster
 from tests.unit.diffusion_operator.running import NAMESPACE, deployment, reference, running, served, settled
-from tests.unit.diffusion_operator.scenes import RESULT
+from tests.unit.diffusion_operator.scenes import RESULT, settings
 
 KLEIN = reference("DiffusionDeployment", "klein")
 ELSEWHERE = {"event": "result", "succeeded": True, "result": RESULT.model_copy(update={"artifact": "artifacts/engine-ffff"}).to_wire()}
@@ -133,3 +133,29 @@ def test_old_pods_do_not_have_an_engine_built_again_that_lies_elsewhere_now():
     assert cluster.one("DiffusionEngine")["status"]["losses"] == 1
     assert len(list(cluster.of_kind("Job"))) == 1
     assert cluster.objects[KLEIN]["status"]["phase"] == "Serving"
+
+
+def test_pods_of_the_bucket_before_do_not_have_an_engine_built_again_and_move_to_the_one_of_today():
+    def bucket(uri: str):
+        return settings(engineStore={"kind": "S3", "uri": uri})
+
+    async def scenario():
+        cluster = FakeCluster()
+        cluster.put(deployment())
+        async with running(cluster, settings=bucket("s3://before")) as operator:
+            await served(operator, cluster)
+        async with running(cluster, settings=bucket("s3://after")) as operator:
+            miss_files(cluster, "2026-08-01T13:00:00Z")
+            await settled(operator)
+            asked = cluster.objects[KLEIN]["status"]["currentRevision"]
+            (pod,) = [each for _, each in cluster.of_kind("Pod") if REVISION in each["metadata"]["labels"]]
+            return cluster, pod, asked
+
+    cluster, pod, asked = asyncio.run(scenario())
+    assert not cluster.one("DiffusionEngine")["status"].get("losses")
+    assert said(cluster.one("DiffusionEngine")) == ("True", "EngineReady")
+    assert pod["metadata"]["labels"][REVISION] != asked
+    assert (
+        template_store(cluster.objects[reference("Deployment", asked, "apps/v1")]["spec"]["template"])
+        == f"s3://after/namespaces/{NAMESPACE}"
+    )

@@ -70,6 +70,21 @@ def test_files_stay_for_the_namespaces_that_share_them(options, removed):
     assert {ref.namespace for ref, _ in cluster.of_kind("DiffusionEngine")} - {NAMESPACE} == {"films"}
 
 
+def test_files_stay_for_the_revisions_of_a_namespace_that_shares_no_more():
+    cluster = FakeCluster()
+    cluster.put(deployment("here"))
+    cluster.put(deployment("there", namespace="films"))
+
+    async def scenario():
+        async with running(cluster, settings=SHARED) as operator:
+            await served(operator, cluster)
+        alone = settings(engineStore={**S3, "sharedNamespaces": [NAMESPACE]})
+        await after_retention(cluster, [reference("DiffusionDeployment", "here")], alone)
+
+    asyncio.run(scenario())
+    assert cleaned(cluster) == []
+
+
 def test_pods_without_a_revision_keep_the_files_that_they_serve_from():
     cluster = FakeCluster()
     cluster.put(deployment())

@@ -233,6 +233,35 @@ def test_a_revision_that_served_and_runs_out_of_memory_gets_changed_settings_onc
     assert world.status.ready_replicas == 3
 
 
+@pytest.mark.parametrize("lost", [1, 3])
+def test_a_revision_that_served_looks_for_lost_files_in_the_store_of_today(lost):
+    store = {"kind": "S3", "uri": "s3://before"}
+    world = World({"autoscaling": {"minReplicas": 3, "maxReplicas": 3}}, options=settings_of(engineStore=store))
+    world.run(1)
+    world.build()
+    world.run()
+    good = world.status.serving_revision
+    world.options = settings_of(engineStore={**store, "uri": "s3://after"})
+    world.run()
+    assert world.status.current_revision == good
+    world.trouble = Trouble(TroubleKind.FILES_MISSING, "no manifest")
+    world.broken.add(good)
+    for _ in range(lost):
+        world.pods.happen("break", good)
+    world.reconcile()
+    world.broken.add(world.status.current_revision)
+    world.settle(3 * 3600)
+    world.run()
+    assert world.condition(PROGRESSING) == (ConditionStatus.FALSE, Reason.PODS_NOT_READY)
+    world.broken.discard(world.status.current_revision)
+    world.pods.settle()
+    world.run()
+    moved = world.status.serving_revision
+    assert moved == world.status.current_revision != good
+    assert "s3://after/" in str(template_of(world, moved)["initContainers"])
+    assert world.restarts == []
+
+
 def test_going_back_brings_the_template_that_served():
     world = serving_world()
     good = world.status.serving_revision
