@@ -88,12 +88,25 @@ class Store:
         path = self.path(stage_name, digest)
         if not path.is_dir():
             return None
-        if differences(path, full=full):
-            self._move(path, "corrupt")
+        if _is_sound(path, full=full):
+            return _used(path)
+        # Looked at again by whoever has its lock alone: meanwhile another process may have moved it, and made a fresh one.
+        descriptor = try_file_lock(self._lock_path(path.name))
+        if descriptor is None:
+            return None  # Somebody is at it.
+        try:
+            return self._find_locked(path, full=full)
+        finally:
+            os.close(descriptor)
+
+    def _find_locked(self, path: Path, *, full: bool = False) -> Path | None:
+        """Do what `find` does, for who has the artifact's lock."""
+        if not path.is_dir():
             return None
-        with suppress(OSError):  # A store mounted read-only is fine to use; it only keeps no record of it.
-            os.utime(path / CHECKSUMS)
-        return path
+        if _is_sound(path, full=full):
+            return _used(path)
+        self._move(path, "corrupt")
+        return None
 
     def obtain(
         self, stage_name: str, digest: str, build: Callable[[Path], None], *, resume: bool = False, on_wait: OnWait | None = None
@@ -104,7 +117,7 @@ class Store:
         target = self.path(stage_name, digest)
         with file_lock(self._lock_path(target.name), on_wait):
             # Whoever was waited for built it here; to look elsewhere needs this very lock.
-            if (path := Store.find(self, stage_name, digest)) is not None:
+            if (path := self._find_locked(target)) is not None:
                 return Built(path, reused=True)
             with self._partial_of(target, resume=resume) as partial:
                 build(partial)
@@ -278,6 +291,19 @@ class Store:
 
     def _lock_path(self, name: str) -> Path:
         return self.root / "locks" / f"{name}.lock"
+
+
+def _is_sound(path: Path, *, full: bool) -> bool:
+    try:
+        return not differences(path, full=full)
+    except FileNotFoundError:  # Moved away while it was looked at.
+        return False
+
+
+def _used(path: Path) -> Path:
+    with suppress(OSError):  # A store mounted read-only is fine to use; it only keeps no record of it.
+        os.utime(path / CHECKSUMS)
+    return path
 
 
 def _last_used(path: Path) -> float:

@@ -57,7 +57,7 @@ class BucketStore(Store):
         if path is None:
             target = self.path(stage_name, digest)
             with file_lock(self._lock_path(target.name), lambda holder: self._say(f"{holder} is at {target.name}; waiting")):
-                return super().find(stage_name, digest, full=full) or self._bring(target)
+                return self._find_locked(target, full=full) or self._bring(target)
         self._keep(path)
         return path
 

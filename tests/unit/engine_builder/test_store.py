@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine_builder.errors import TransientError
-from engine_builder.store import FileSum, Store, digest_of
+from engine_builder.store import FileSum, Store, artifacts, digest_of
 from engine_builder.store.checksums import read_checksums
 
 DIGEST = digest_of("a stage", {"steps": 4})
@@ -158,6 +158,47 @@ def test_a_truncated_artifact_is_found_by_size_moved_aside_and_rebuilt(store: St
     assert not store.obtain("export", DIGEST, write("whole")).reused
     assert (path / "result.txt").read_text() == "whole"
     assert [aside.name.startswith(path.name) for aside in (store.root / "corrupt").iterdir()] == [True]
+
+
+def test_a_fresh_artifact_is_not_moved_aside_by_who_saw_the_damaged_one_before(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.obtain("export", DIGEST, write("graph"))
+    (store.path("export", DIGEST) / "result.txt").write_text("damaged")
+
+    def rebuilt_meanwhile(path: Path, *, full: bool = False) -> tuple[str, ...]:
+        monkeypatch.undo()
+        Store(store.root).obtain("export", DIGEST, write("fresh"))
+        return ("result.txt has another size",)
+
+    monkeypatch.setattr(artifacts, "differences", rebuilt_meanwhile)
+    found = store.find("export", DIGEST)
+    assert found is not None
+    assert (found / "result.txt").read_text() == "fresh"
+    assert len(list((store.root / "corrupt").iterdir())) == 1
+
+
+@pytest.mark.parametrize("outcome", ["differs", "vanishes"])
+def test_what_another_process_moved_aside_meanwhile_is_simply_not_there(
+    store: Store, monkeypatch: pytest.MonkeyPatch, outcome: str
+) -> None:
+    store.obtain("export", DIGEST, write("graph"))
+
+    def moved_meanwhile(path: Path, *, full: bool = False) -> tuple[str, ...]:
+        monkeypatch.undo()
+        Store(store.root).set_aside(path)
+        if outcome == "vanishes":
+            raise FileNotFoundError(path)
+        return ("result.txt has another size",)
+
+    monkeypatch.setattr(artifacts, "differences", moved_meanwhile)
+    assert store.find("export", DIGEST) is None
+
+
+def test_a_damaged_artifact_is_left_to_who_builds_it(store: Store) -> None:
+    store.obtain("export", DIGEST, write("graph"))
+    (store.path("export", DIGEST) / "result.txt").write_text("damaged")
+    with store.building("export", DIGEST):
+        assert store.find("export", DIGEST) is None
+        assert store.has("export", DIGEST)
 
 
 def test_a_flipped_byte_is_found_by_the_full_check_only(store: Store) -> None:
