@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from diffusion_api.deployment import MeasuredQuality
 from diffusion_api.model_spec import Shape
 from diffusion_api.optimization import QualityBudget
@@ -108,9 +110,10 @@ def measured_metrics(budget: QualityBudget) -> list[str]:
 def _body_share(context: BuildContext) -> float:
     """Return the share of a generation's time that the transformer's body takes, in torch, batch 1, after a warm-up."""
     times: list[PieceTimes] = []
+    on_gpu = context.placement.device.type == "cuda"
 
     def watched(runners: Mapping[str, PieceRunner]) -> Mapping[str, PieceRunner]:
-        times.append(PieceTimes(runners))
+        times.append(PieceTimes(runners, synchronize=torch.cuda.synchronize if on_gpu else lambda: None))
         return times[0].runners
 
     engine = unoptimized(context).engine(wrap=watched)

@@ -7,13 +7,14 @@ Imports torch and TensorRT only when a piece is loaded. torch owns the memory an
 from __future__ import annotations
 
 import importlib
+import mmap
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from diffusion_api.engine_manifest import Piece, TensorSpec
-from engine_runtime.arrays import is_numpy, to_numpy
+from engine_runtime.arrays import is_numpy
 from engine_runtime.errors import EngineFilesError, PieceError
 from engine_runtime.executors.inputs import NUMPY_NAMES, PieceInputError, piece_inputs
 from engine_runtime.executors.tensorrt_library import load_library
@@ -40,11 +41,14 @@ class TensorRtRunner:
         file = folder / piece.file
         if not file.is_file():
             raise EngineFilesError(f"piece {piece.name}: {file} does not exist; build the engine again, or copy all of its folder")
+        if not file.stat().st_size:  # Which nothing could map.
+            raise EngineFilesError(f"piece {piece.name}: {file} is empty; build the engine again, or copy all of its folder")
         self.piece = piece
         self._torch = _gpu_torch(piece)
         library = load_library(piece.options.get("library", "tensorrt"))
-        with library.messages() as messages:
-            self._engine = library.module.Runtime(library.logger).deserialize_cuda_engine(file.read_bytes())
+        # Mapped: a plan has the size of the weights, and TensorRT copies them to the GPU, so the host need not hold all of them at once.
+        with library.messages() as messages, file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            self._engine = library.module.Runtime(library.logger).deserialize_cuda_engine(content)
         if self._engine is None:
             raise EngineFilesError(
                 f"piece {piece.name}: {file} was built by {piece.options.get('version')} for compute capability "
@@ -56,7 +60,9 @@ class TensorRtRunner:
         self._turn = threading.Lock()
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run it; outputs are numpy arrays where every input is one, else torch tensors on the GPU.
+        """Run it on numpy arrays or tensors; outputs are torch tensors on the GPU, complete when it returns.
+
+        They stay there whatever the inputs are: a loop begins with noise on the host, and what follows would be copied at each step.
 
         Raises:
             PieceInputError: inputs that do not fit the piece or the plan's profile.
@@ -69,9 +75,7 @@ class TensorRtRunner:
             self._stream.wait_stream(before)  # Whoever computed the inputs may still be at it.
             tensors = {name: self._to_gpu(array) for name, array in arrays.items()}
             outputs = self._run(tensors)
-            self._stream.synchronize()
-        if all(is_numpy(array) for array in arrays.values()):
-            return {name: to_numpy(tensor) for name, tensor in outputs.items()}
+            self._stream.synchronize()  # Triton reads them on streams of its own.
         return outputs
 
     def _run(self, tensors: Mapping[str, Any]) -> dict[str, Any]:

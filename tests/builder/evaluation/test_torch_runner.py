@@ -35,3 +35,15 @@ def test_borders_keep_their_types_whatever_the_type_of_the_layers() -> None:
 
 def test_runners_are_named_after_their_pieces() -> None:
     assert list(torch_runners((graph(torch.float32),))) == ["mix"]
+
+
+def test_on_a_gpu_what_pieces_hand_to_each_other_stays_there() -> None:
+    """Played by a CPU: tensors come out, of the very numbers, and a tensor that goes in is not copied."""
+    runner, host = TorchRunner(graph(torch.float32), in_torch=True), TorchRunner(graph(torch.float32))
+    inputs = {"x": torch.ones(3, 4), "ids": np.arange(6).reshape(3, 2)}
+    outputs, expected = runner(inputs), host(inputs)
+    assert all(isinstance(output, torch.Tensor) for output in outputs.values())
+    assert all(isinstance(output, np.ndarray) for output in expected.values())
+    for name, output in outputs.items():
+        np.testing.assert_array_equal(output.numpy(), expected[name])
+    assert runner._tensor(inputs["x"], Dtype.FP32).data_ptr() == inputs["x"].data_ptr()

@@ -21,3 +21,24 @@ def test_the_share_of_a_piece_is_its_part_of_the_time_of_all() -> None:
     times.reset()
     times.runners["head"]({})
     assert times.share("head") == 1
+
+
+def test_work_that_a_device_still_does_counts_for_the_piece_that_asked_for_it() -> None:
+    now, pending = [0.0], [0.0]
+
+    def asks_for(seconds: float):
+        def run(inputs):
+            pending[0] += seconds
+            return inputs
+
+        return run
+
+    def synchronize() -> None:
+        now[0] += pending[0]
+        pending[0] = 0.0
+
+    times = PieceTimes({"body": asks_for(3), "head": asks_for(1)}, clock=lambda: now[0], synchronize=synchronize)
+    pending[0] = 100.0  # Of whoever ran before.
+    times.runners["body"]({})
+    times.runners["head"]({})
+    assert times.seconds == {"body": 3, "head": 1}
