@@ -88,6 +88,7 @@ def observed_engine(engine: DiffusionEngine) -> ObservedEngine:
         name=engine.metadata.name,
         state=_state(engine),
         message=ready.message if ready else "",
+        reason=ready.reason if ready else None,
         outside_budget=gate is not None and gate.reason is Reason.QUALITY_OUTSIDE_BUDGET,
         result=result,
         made_for=annotation({"metadata": engine.metadata.model_extra or {}}, MADE_FOR),

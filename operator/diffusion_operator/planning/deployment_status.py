@@ -11,6 +11,7 @@ from diffusion_api.engine import EngineResult
 from diffusion_operator.manifests.base import Owner
 from diffusion_operator.manifests.labels import selector_text, serving_selector
 from diffusion_operator.planning.autoscaling import scaled_to_zero
+from diffusion_operator.planning.engine import NOT_STARTED
 from diffusion_operator.planning.engine_identity import EngineIdentity
 from diffusion_operator.planning.observed import EngineState, ObservedDeployment, ObservedEngine
 from diffusion_operator.planning.rollout import NO_PODS
@@ -97,7 +98,7 @@ def engine_verdict(outcome: Outcome) -> Verdict:
     said = f"engine {name}: {engine.message}" if engine.message else f"engine {name}"
     match engine.state:
         case EngineState.PENDING:
-            return fails(BUILT, Reason.ENGINE_PENDING, said)
+            return fails(BUILT, engine.reason if engine.reason in NOT_STARTED else Reason.ENGINE_PENDING, said)
         case EngineState.QUEUED:
             return fails(BUILT, Reason.ENGINE_QUEUED, said)
         case EngineState.BUILDING:

@@ -252,7 +252,9 @@ def _overdue(scene: _Scene) -> EnginePlan:
     waited = next((each for each in status.conditions if each.type is READY and each.reason in NOT_STARTED), None)
     if waited is not None and status.job_name == scene.job_name:
         what = "it" if status.attempts <= 1 else "its last attempt"
-        return _ended(scene, waited.reason, f"{what} never started: {waited.message}; then {_again(scene)}")
+        # Pending says that nothing is wrong yet.
+        reason = Reason.BUILD_DEADLINE_EXCEEDED if waited.reason is Reason.ENGINE_PENDING else waited.reason
+        return _ended(scene, reason, f"{what} never started: {waited.message}; then {_again(scene)}")
     seconds = scene.settings.build.deadline_seconds
     message = f"the build took longer than {seconds} s; raise build.deadlineSeconds in the operator's settings, then {_again(scene)}"
     return _ended(scene, Reason.BUILD_DEADLINE_EXCEEDED, message)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from diffusion_api.conditions import Reason
 from diffusion_api.engine import BuildProgress, EngineResult
 from diffusion_operator.manifests.base import Ref
 from diffusion_operator.manifests.controller_revision import RevisionRecord
@@ -72,6 +73,8 @@ class ObservedEngine:
     state: EngineState
     message: str = ""
     """Message of its `Ready` condition."""
+    reason: Reason | None = None
+    """The condition's reason."""
     outside_budget: bool = False
     """Whether it failed because no recipe holds the quality budget."""
     result: EngineResult | None = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
 
-from diffusion_api.conditions import Condition, ConditionStatus, ConditionType, Reason
+from diffusion_api.conditions import Condition, ConditionStatus, Reason
 from diffusion_operator.manifests.base import Manifest, Ref
 
 Status = TypeVar("Status")
@@ -79,7 +79,5 @@ def transition_events(before: Sequence[Condition], after: Sequence[Condition]) -
 
 
 def _severity(condition: Condition) -> EventType:
-    # What is pending and makes no progress has failed.
-    has_stopped = condition.type is ConditionType.PROGRESSING and condition.reason is Reason.ENGINE_PENDING
-    is_well = condition.status is ConditionStatus.TRUE or (condition.reason in USUAL and not has_stopped)
+    is_well = condition.status is ConditionStatus.TRUE or condition.reason in USUAL
     return EventType.NORMAL if is_well else EventType.WARNING

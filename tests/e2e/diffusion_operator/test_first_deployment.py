@@ -139,6 +139,7 @@ def test_a_build_that_finds_no_node_says_which_label_is_missing(operator, play):
     wait_for_a_node_in_vain(play)
     play.wait("the reason", lambda: play.said("de") == ("False", "NoMatchingNode"))
     assert "nvidia.com/gpu.product=NVIDIA-B200" in play.one("de")["status"]["conditions"][0]["message"]
+    play.wait("the deployment's reason", lambda: play.said("dd") == ("False", "NoMatchingNode"))
 
 
 def test_an_operator_with_rights_in_one_namespace_serves_that_namespace(control_plane, play):

@@ -42,7 +42,7 @@ def test_the_example_passes_a_dry_run(team):
 
 def test_pods_wait_for_a_b200_and_status_says_so_and_then_they_land_on_it(applied, add_b200):
     team = applied
-    team.wait_for_reason("dd", NAME, "EnginePending", "EngineBuilt")
+    team.wait_for_reason("dd", NAME, "NoMatchingNode")
     engine = team.get("dd", NAME)["status"]["engine"]["name"]
     said = team.wait_for_reason("de", engine, "NoMatchingNode")
     assert "no node is labelled nvidia.com/gpu.product=NVIDIA-B200 (no node has that label at all)" in said["message"]

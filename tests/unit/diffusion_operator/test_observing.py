@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from diffusion_api.conditions import Reason
 from diffusion_api.prepare_exit import PrepareExit
 from diffusion_operator.manifests.controller_revision import RevisionRecord, controller_revision
 from diffusion_operator.manifests.labels import REVISION
@@ -291,4 +292,5 @@ def test_an_engines_state_is_read_from_its_conditions(status, state):
 
 
 def test_an_engine_outside_its_budget_is_known_as_such():
-    assert observed_engine(engine(conditions("False", "False", "EngineBuildFailed", "QualityOutsideBudget"))).outside_budget
+    failed = observed_engine(engine(conditions("False", "False", "EngineBuildFailed", "QualityOutsideBudget")))
+    assert (failed.outside_budget, failed.reason) == (True, Reason.ENGINE_BUILD_FAILED)

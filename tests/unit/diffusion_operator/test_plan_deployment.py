@@ -15,6 +15,7 @@ from diffusion_api.conditions import ConditionStatus, ConditionType, Reason
 from diffusion_operator.manifests.base import ref_of
 from diffusion_operator.planning.deployment import plan_deployment
 from diffusion_operator.planning.observed import Cluster, EngineState, Trouble, TroubleKind
+from diffusion_operator.planning.plan import EventType
 from tests.unit.diffusion_operator.scenes import B200_LABELS
 from tests.unit.diffusion_operator.scenes import settings as settings_of
 from tests.unit.diffusion_operator.world import PROGRESSING, READY, World, serving_world
@@ -333,6 +334,17 @@ def test_a_deployment_tells_how_far_its_engine_is(state, reason):
     assert world.condition(READY) == world.condition(ConditionType.ENGINE_BUILT) == (ConditionStatus.FALSE, reason)
     progressing = ConditionStatus.FALSE if state is EngineState.FAILED else ConditionStatus.TRUE
     assert world.condition(PROGRESSING) == (progressing, reason)
+
+
+@pytest.mark.parametrize("reason", [Reason.NO_MATCHING_NODE, Reason.IMAGE_UNAVAILABLE, Reason.VOLUME_UNAVAILABLE])
+def test_a_deployment_tells_what_its_engine_waits_for(reason):
+    world = World()
+    world.reconcile()
+    world.engines = {name: replace(each, reason=reason) for name, each in world.engines.items()}
+    plan = world.reconcile()
+    assert world.condition(READY) == world.condition(ConditionType.ENGINE_BUILT) == (ConditionStatus.FALSE, reason)
+    assert world.condition(PROGRESSING) == (ConditionStatus.TRUE, reason)
+    assert {(event.type, event.reason) for event in plan.events} == {(EventType.WARNING, reason)}
 
 
 def test_a_budget_that_nothing_meets_fails_the_gate():

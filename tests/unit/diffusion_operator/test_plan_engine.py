@@ -276,7 +276,7 @@ def test_a_failed_build_says_why_in_a_sentence_and_what_to_do(job, reason, said)
         (Trouble(TroubleKind.UNSCHEDULABLE, "0/3 nodes"), Reason.NO_MATCHING_NODE, "nvidia.com/gpu.product=NVIDIA-B200"),
         (Trouble(TroubleKind.IMAGE, "builder:9 not found"), Reason.IMAGE_UNAVAILABLE, "builder:9"),
         (Trouble(TroubleKind.VOLUME, "unbound"), Reason.VOLUME_UNAVAILABLE, "unbound"),
-        (None, Reason.ENGINE_PENDING, "waits for its pod to start"),
+        (None, Reason.BUILD_DEADLINE_EXCEEDED, "waits for its pod to start"),
     ],
 )
 def test_a_build_that_never_got_a_pod_says_what_it_waited_for(trouble, reason, said):
