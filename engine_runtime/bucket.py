@@ -16,6 +16,7 @@ BucketError
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -76,6 +77,10 @@ class ArtifactDamagedError(BucketError):
     """The artifact is in the bucket and is not what was written."""
 
 
+Objects = dict[str, Mapping[str, Any]]
+"""Objects as the server lists them, by the end of their keys."""
+
+
 @dataclass(frozen=True)
 class StoredArtifact:
     """An artifact in the bucket."""
@@ -118,12 +123,13 @@ class Bucket:
                 found.setdefault(name, []).append({**entry, "file": file})
         return tuple(_stored(name, entries) for name, entries in sorted(found.items()))
 
-    def download(self, name: str, target: Path) -> None:
+    def download(self, name: str, target: Path, *, flush: Callable[[Path], None] | None = None) -> None:
         """Bring an artifact; `target` is there only when it is whole, and until then `<target>.partial` keeps what has come.
 
         Args:
             name: `<stage>-<digest>`.
             target: Its folder, which must not be there; its parent must.
+            flush: Given the whole folder before it gets its name; writes it to the disk where it is to outlive a crash of the machine.
 
         Raises:
             ArtifactMissingError: It is not in the bucket.
@@ -142,6 +148,8 @@ class Bucket:
         missing = {path: entry for path, entry in sums.items() if not _is_whole(partial / path, entry)}
         self._require_space(partial, sum(entry.size for entry in missing.values()))
         _in_parallel(lambda path: self._bring(name, partial / path, path, missing[path]), missing)
+        if flush is not None:
+            flush(partial)
         partial.rename(target)
 
     def read(self, name: str, path: str) -> bytes:
@@ -155,24 +163,30 @@ class Bucket:
             raise ArtifactMissingError(f"{self.uri}/{_key(name, path)} is not there")
         return self._read(_key(name, sums[path].sha256))
 
-    def upload(self, name: str, folder: Path) -> bool:
+    def upload(self, name: str, folder: Path, *, full: bool = False) -> bool:
         """Keep an artifact; what an earlier, killed upload has brought is used.
 
         Args:
             name: `<stage>-<digest>`.
             folder: A complete artifact with its `checksums.json`.
+            full: Read and hash what is in the bucket instead of comparing sizes; what is damaged there is written anew.
 
         Returns:
-            False where it was in the bucket already, all of it: that one stays.
+            False where it was in the bucket already, all of it, or another upload was complete first: that one stays.
         """
-        there = {tail: int(entry["Size"]) for tail, entry in self._objects(f"{ARTIFACTS}/{name}/").items()}
-        if CHECKSUMS in there and self._is_complete(name, there):
+        there = self._sound_objects(name) if full else self._objects(_key(name))
+        if self._is_complete(name, there):
             return False
-        sums = read_checksums(folder)
-        missing = {entry.sha256: folder / path for path, entry in sums.items() if there.get(entry.sha256) != entry.size}
+        missing = {entry.sha256: folder / path for path, entry in read_checksums(folder).items() if not _has(there, entry)}
         _in_parallel(lambda digest: self._write(_key(name, digest), missing[digest]), missing)
-        self._write(_key(name, CHECKSUMS), folder / CHECKSUMS)
-        return True
+        return self._finish(name, folder / CHECKSUMS, there)
+
+    def holds(self, name: str, folder: Path) -> bool:
+        """Tell whether an artifact in the bucket was written with the very files of `folder`."""
+        try:
+            return self._sums(name) == read_checksums(folder)
+        except (ArtifactDamagedError, ArtifactMissingError):
+            return False
 
     def touch(self, name: str, folder: Path) -> None:
         """Note the use of a complete artifact, of which `folder` is a copy."""
@@ -182,7 +196,7 @@ class Bucket:
         """Delete an artifact, its `checksums.json` first, so that a killed deletion leaves nothing that counts; tell if it was there."""
         if not NAME.fullmatch(name):
             raise ValueError(f"not the name of an artifact: {name!r}")
-        there = self._objects(f"{ARTIFACTS}/{name}/")
+        there = self._objects(_key(name))
         if CHECKSUMS in there:
             self._delete(_key(name, CHECKSUMS))
         _in_parallel(lambda tail: self._delete(_key(name, tail)), [tail for tail in there if tail != CHECKSUMS])
@@ -229,11 +243,62 @@ class Bucket:
                 raise self._damaged(name, f"its {CHECKSUMS} has an entry that no builder writes: {path!r}")
         return sums
 
-    def _is_complete(self, name: str, there: Mapping[str, int]) -> bool:
+    def _is_complete(self, name: str, there: Objects) -> bool:
         try:
-            return all(there.get(entry.sha256) == entry.size for entry in self._sums(name).values())
+            return CHECKSUMS in there and all(_has(there, entry) for entry in self._sums(name).values())
         except (ArtifactDamagedError, ArtifactMissingError):
             return False
+
+    def _sound_objects(self, name: str) -> Objects:
+        """List an artifact's objects without those whose bytes are not what their names say; all are read for it."""
+        there = self._objects(_key(name))
+        damaged: set[str] = set()
+
+        def check(digest: str) -> None:
+            if self._digest(_key(name, digest)) != digest:
+                damaged.add(digest)
+
+        _in_parallel(check, [tail for tail in there if tail != CHECKSUMS])
+        return {tail: entry for tail, entry in there.items() if tail not in damaged}
+
+    def _digest(self, key: str) -> str | None:
+        """Return the SHA-256, in hex, of an object's bytes; None where it is gone."""
+        stream = _Sha256File()
+        try:
+            with self._translated():
+                self._client.download_fileobj(self._bucket, self._prefix + key, stream, Config=TRANSFER)
+        except ArtifactMissingError:
+            return None
+        return stream.hexdigest()
+
+    def _finish(self, name: str, marker: Path, before: Objects) -> bool:
+        """Write `checksums.json`, unless another upload has done so since `before`, when the artifact was not complete; tell if."""
+        now = self._objects(_key(name))
+        if _etag(now) != _etag(before) and self._is_complete(name, now):
+            return False
+        if CHECKSUMS not in now:
+            if self._create(_key(name, CHECKSUMS), marker):
+                return True
+            if self._is_complete(name, self._objects(_key(name))):
+                return False
+        self._write(_key(name, CHECKSUMS), marker)
+        return True
+
+    def _create(self, key: str, source: Path) -> bool:
+        """Write a small object where there is none; False where there is one, as far as the server knows conditional writes."""
+        place = {"Bucket": self._bucket, "Key": self._prefix + key, "Body": source.read_bytes()}
+        with self._translated():
+            try:
+                self._client.put_object(**place, IfNoneMatch="*")
+            except ClientError as error:
+                status = _status(error)
+                if status == 501:
+                    self._client.put_object(**place)
+                elif status in (409, 412):
+                    return False
+                else:
+                    raise
+        return True
 
     def _damaged(self, name: str, problem: str) -> ArtifactDamagedError:
         return ArtifactDamagedError(f"{name} in {self.uri} is damaged: {problem}")
@@ -246,9 +311,10 @@ class Bucket:
                 "node more disk, or free some"
             )
 
-    def _objects(self, below: str) -> dict[str, Mapping[str, Any]]:
+    def _objects(self, below: str) -> Objects:
         """List objects by what follows `below` in their keys."""
-        prefix, found = self._prefix + below, {}
+        prefix = self._prefix + below
+        found: Objects = {}
         with self._translated():
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix):
                 found.update({entry["Key"].removeprefix(prefix): entry for entry in page.get("Contents", [])})
@@ -287,7 +353,7 @@ class Bucket:
             raise BucketUnavailableError(f"{self.uri} cannot be reached: {error}; check the network and AWS_ENDPOINT_URL") from error
 
     def _answered(self, error: ClientError) -> BucketError:
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 503)
+        status = _status(error)
         code = str(error.response.get("Error", {}).get("Code", ""))
         if status >= 500 or status == 429 or code in THROTTLED:
             return BucketUnavailableError(f"{self.uri} does not answer now: {error}")
@@ -301,6 +367,20 @@ class Bucket:
                 "to list the bucket and to get objects, and builders to put and delete them"
             )
         return BucketRefusedError(f"{self.uri}: {error}; check engineStore.uri, AWS_REGION and AWS_ENDPOINT_URL")
+
+
+class _Sha256File:
+    """A file that keeps nothing of what is written to it but the SHA-256."""
+
+    def __init__(self) -> None:
+        self._sum = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self._sum.update(data)
+        return len(data)
+
+    def hexdigest(self) -> str:
+        return self._sum.hexdigest()
 
 
 def _in_parallel(action: Callable[[str], None], items: Iterable[str]) -> None:
@@ -320,8 +400,21 @@ def _stored(name: str, entries: list[Mapping[str, Any]]) -> StoredArtifact:
     return StoredArtifact(name, sum(int(entry["Size"]) for entry in entries), newest, is_complete)
 
 
-def _key(name: str, file: str) -> str:
+def _key(name: str, file: str = "") -> str:
     return f"{ARTIFACTS}/{name}/{file}"
+
+
+def _has(there: Objects, entry: FileSum) -> bool:
+    return entry.sha256 in there and int(there[entry.sha256]["Size"]) == entry.size
+
+
+def _etag(there: Objects) -> str | None:
+    """Of the `checksums.json` that was listed."""
+    return there[CHECKSUMS].get("ETag") if CHECKSUMS in there else None
+
+
+def _status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 503))
 
 
 def _is_inside(path: str) -> bool:

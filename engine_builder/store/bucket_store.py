@@ -13,6 +13,7 @@ from pathlib import Path
 
 from engine_builder.errors import InvalidJobError, TransientError
 from engine_builder.store.artifacts import TIMING_CACHE, Artifact, Store
+from engine_builder.store.disk import sync, sync_tree
 from engine_builder.store.locks import OnWait, file_lock
 from engine_runtime.bucket import ArtifactDamagedError, ArtifactMissingError, Bucket, BucketRefusedError, BucketUnavailableError
 from engine_runtime.checksums import files_below
@@ -47,19 +48,22 @@ class BucketStore(Store):
     def find(self, stage_name: str, digest: str, *, full: bool = False) -> Path | None:
         """Return an artifact that is sound, from the bucket where it is not here; one that is here alone is kept in the bucket too.
 
+        Where `full` is set and the bucket must have it, it is hashed there too, and what is damaged there is written anew from here.
+        Where the bucket has another one under its name, that one is returned.
+
         Raises:
             TransientError: The bucket cannot be reached.
             InvalidJobError: It refuses.
         """
         path = super().find(stage_name, digest, full=full)
-        if stage_name in self._local:
+        if stage_name in self._local or (path is not None and self._keep(path, full=full)):
             return path
-        if path is None:
-            target = self.path(stage_name, digest)
-            with file_lock(self._lock_path(target.name), lambda holder: self._say(f"{holder} is at {target.name}; waiting")):
+        target = self.path(stage_name, digest)
+        with file_lock(self._lock_path(target.name), lambda holder: self._say(f"{holder} is at {target.name}; waiting")):
+            if path is None:
                 return self._find_locked(target, full=full) or self._bring(target)
-        self._keep(path)
-        return path
+            self._take_instead(target)
+        return target
 
     def set_aside(self, path: Path) -> Path:
         """Move an artifact to `corrupt/`, and take it out of the bucket, so that the next build makes it anew."""
@@ -122,7 +126,8 @@ class BucketStore(Store):
     def _publish(self, partial: Path, target: Path) -> None:
         super()._publish(partial, target)
         self._kept.discard(target.name)  # Of what was built before: it was set aside, removed or damaged, in the bucket too.
-        self._keep(target)
+        if not self._keep(target):
+            self._take_instead(target)
 
     def _bring(self, target: Path) -> Path | None:
         """Download an artifact under its lock; None where it is not in the bucket, or must be made anew."""
@@ -139,32 +144,52 @@ class BucketStore(Store):
     def _download(self, target: Path) -> Path | None:
         shutil.rmtree(target.with_name(f"{target.name}.partial"), ignore_errors=True)  # Of a build: no file of it is the bucket's.
         try:
-            self._bucket.download(target.name, target)
+            self._bucket.download(target.name, target, flush=sync_tree)
         except ArtifactMissingError:
             return None
         except ArtifactDamagedError as error:
             self._say(f"{error}; it is removed there and made anew")
             self._bucket.delete(target.name)
             return None
+        sync(target.parent)
         self._kept.add(target.name)
         self._say(f"{target.name} came from {self._bucket.uri}")
         return target
 
-    def _keep(self, path: Path) -> None:
+    def _keep(self, path: Path, *, full: bool = False) -> bool:
+        """Keep an artifact in the bucket; False where that has another one under its name, and must have the one that is reported."""
         stage = _stage(path)
         if stage in self._local or path.name in self._kept:
-            return
+            return True
         if stage in self._required:
             with _as_build_errors():
-                self._upload(path)
-        else:
-            with self._optional(f"{path.name} is on this machine alone"):
-                self._upload(path)
+                return self._upload(path, full=full)
+        with self._optional(f"{path.name} is on this machine alone"):
+            self._upload(path)
+        return True
 
-    def _upload(self, path: Path) -> None:
-        if self._bucket.upload(path.name, path):
+    def _upload(self, path: Path, *, full: bool = False) -> bool:
+        if self._bucket.upload(path.name, path, full=full):
             self._say(f"{path.name} is kept in {self._bucket.uri}")
+        elif _stage(path) in self._required and not self._bucket.holds(path.name, path):
+            return False
         self._kept.add(path.name)
+        return True
+
+    def _take_instead(self, path: Path) -> None:
+        """Replace an artifact, under its lock, by the bucket's, which was there first and is what serving pods get."""
+        self._say(f"another machine was the first to keep {path.name} in {self._bucket.uri}: that one stays")
+        aside = self._move(path, "trash")
+        with _as_build_errors():
+            try:
+                came = self._download(path)
+            finally:
+                if path.is_dir():
+                    shutil.rmtree(aside, ignore_errors=True)
+                else:
+                    aside.rename(path)
+            if came is None:  # Removed there by now, or damaged.
+                self._upload(path)
 
     @contextmanager
     def _optional(self, otherwise: str) -> Iterator[None]:

@@ -86,6 +86,73 @@ def test_what_is_damaged_in_the_bucket_is_removed_there_and_built_again(
     assert made(client) == {name}
 
 
+def test_an_engine_that_is_damaged_in_the_bucket_alone_is_mended_from_here(machine: Callable[[str], BucketStore], client: Any) -> None:
+    path = machine("one").obtain("engine", DIGEST, write("engine")).path
+    (blob,) = [key for key in keys(client) if not key.endswith(CHECKSUMS)]
+    overwrite(client, blob, b"enGine")
+    assert machine("one").find("engine", DIGEST, full=True) == path
+    assert (machine("two").obtain("engine", DIGEST, unbuilt).path / "result").read_text() == "engine"
+
+
+def build(store: BucketStore, content: str) -> Path:
+    with store.building("engine", DIGEST) as folder:
+        write(content)(folder)
+    return store.path("engine", DIGEST)
+
+
+def test_of_two_machines_that_build_one_engine_both_report_the_one_that_was_kept_first(
+    machine: Callable[[str], BucketStore], said: list[str]
+) -> None:
+    first = build(machine("one"), "of one")
+    second = build(machine("two"), "of two")
+    assert [(path / "result").read_text() for path in (first, second, build(machine("three"), "of three"))] == ["of one"] * 3
+    assert any("another machine was the first to keep engine-" in sentence for sentence in said)
+    assert [*(machine("two").root / "trash").iterdir()] == []
+
+
+def test_an_engine_that_is_here_and_another_one_in_the_bucket_is_the_bucket_s(
+    machine: Callable[[str], BucketStore], tmp_path: Path
+) -> None:
+    here = Store(tmp_path / "two").obtain("engine", DIGEST, write("of two")).path
+    build(machine("one"), "of one")
+    assert machine("two").find("engine", DIGEST) == here
+    assert (here / "result").read_text() == "of one"
+
+
+def test_an_engine_stays_where_the_bucket_s_other_one_is_damaged_and_is_kept_instead(
+    machine: Callable[[str], BucketStore], client: Any
+) -> None:
+    build(machine("one"), "of one")
+    (blob,) = [key for key in keys(client) if not key.endswith(CHECKSUMS)]
+    overwrite(client, blob, b"of 0ne")
+    assert (build(machine("two"), "of two") / "result").read_text() == "of two"
+    assert (build(machine("three"), "of three") / "result").read_text() == "of two"
+
+
+def test_an_engine_stays_where_the_bucket_s_other_one_does_not_come(
+    machine: Callable[[str], BucketStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(machine("one"), "of one")
+
+    def away(*_: object, **__: object) -> None:
+        raise module.BucketUnavailableError("s3://models does not answer now: SlowDown")
+
+    monkeypatch.setattr(Bucket, "download", away)
+    with pytest.raises(TransientError, match="SlowDown"):
+        build(machine("two"), "of two")
+    assert (Store(tmp_path / "two").path("engine", DIGEST) / "result").read_text() == "of two"
+
+
+def test_what_comes_from_the_bucket_is_flushed_to_the_disk(machine: Callable[[str], BucketStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    machine("one").obtain("export", DIGEST, write("graph"))
+    flushed: list[str] = []
+    monkeypatch.setattr(module, "sync_tree", lambda folder: flushed.append(folder.name))
+    monkeypatch.setattr(module, "sync", lambda folder: flushed.append(folder.name))
+    path = machine("two").find("export", DIGEST)
+    assert path is not None
+    assert flushed == [f"{path.name}.partial", "artifacts"]
+
+
 def test_an_engine_that_cannot_be_read_leaves_the_bucket_too(machine: Callable[[str], BucketStore], client: Any) -> None:
     store = machine("one")
     path = store.obtain("engine", DIGEST, write("engine")).path
@@ -120,7 +187,7 @@ def test_a_stage_that_cannot_be_kept_does_not_end_the_build_and_an_engine_does(
 ) -> None:
     store = machine("one")
 
-    def away(*_: object) -> bool:
+    def away(*_: object, **__: object) -> bool:
         raise module.BucketUnavailableError("s3://models does not answer now: SlowDown")
 
     monkeypatch.setattr(Bucket, "upload", away)
@@ -136,7 +203,7 @@ def test_a_stage_that_cannot_be_kept_does_not_end_the_build_and_an_engine_does(
 def test_a_bucket_that_refuses_ends_the_build_at_its_first_stage(
     machine: Callable[[str], BucketStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> bool:
+    def refuse(*_: object, **__: object) -> bool:
         raise module.BucketRefusedError("access is refused")
 
     monkeypatch.setattr(Bucket, "upload", refuse)

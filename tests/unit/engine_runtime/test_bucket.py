@@ -76,14 +76,12 @@ def test_what_is_complete_is_not_uploaded_again(bucket: Bucket, client: Any, art
 def test_a_killed_upload_leaves_nothing_that_counts_and_the_next_one_goes_on(
     bucket: Bucket, client: Any, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = Bucket._write
+    write, create = Bucket._write, Bucket._create
 
-    def killed(self: Bucket, key: str, source: Path) -> None:
-        if key.endswith("checksums.json"):
-            raise KeyboardInterrupt
-        write(self, key, source)
+    def killed(*_: object) -> bool:
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(Bucket, "_write", killed)
+    monkeypatch.setattr(Bucket, "_create", killed)
     with pytest.raises(KeyboardInterrupt):
         bucket.upload(NAME, artifact)
     assert [each.is_complete for each in bucket.artifacts()] == [False]
@@ -92,9 +90,118 @@ def test_a_killed_upload_leaves_nothing_that_counts_and_the_next_one_goes_on(
 
     written: list[str] = []
     monkeypatch.setattr(Bucket, "_write", lambda self, key, source: (written.append(key), write(self, key, source)))
+    monkeypatch.setattr(Bucket, "_create", lambda self, key, source: (written.append(key), create(self, key, source))[1])
     bucket.upload(NAME, artifact)
     assert [key.rpartition("/")[2] for key in written] == ["checksums.json"]
     bucket.download(NAME, tmp_path / NAME)
+
+
+@pytest.fixture
+def other(artifact: Path, tmp_path: Path) -> Path:
+    """The same artifact as another machine has built it."""
+    folder = shutil.copytree(artifact, tmp_path / "other" / NAME)
+    (folder / "build.json").write_text('{"seconds": 2}')
+    write_checksums(folder, measure(folder))
+    return folder
+
+
+def answer_of(status: int) -> bucket_module.ClientError:
+    return bucket_module.ClientError({"Error": {"Code": str(status)}, "ResponseMetadata": {"HTTPStatusCode": status}}, "PutObject")
+
+
+def test_the_upload_that_is_complete_first_stays_while_another_one_runs(
+    bucket: Bucket, artifact: Path, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, put = Bucket._write, bucket._client.put_object
+
+    def overtaken(self: Bucket, key: str, source: Path) -> None:
+        monkeypatch.setattr(Bucket, "_write", write)
+        write(self, key, source)
+        assert self.upload(NAME, other) is True
+
+    def unconditional(**given: Any) -> Any:  # As a server does that knows no conditional writes.
+        return put(**{name: value for name, value in given.items() if name != "IfNoneMatch"})
+
+    bucket._client.put_object = unconditional
+    monkeypatch.setattr(Bucket, "_write", overtaken)
+    assert bucket.upload(NAME, artifact) is False
+    assert (bucket.holds(NAME, other), bucket.holds(NAME, artifact)) == (True, False)
+
+
+def test_of_two_uploads_that_end_at_once_the_server_lets_one_stay(
+    bucket: Bucket, artifact: Path, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = Bucket._create
+
+    def overtaken(self: Bucket, key: str, source: Path) -> bool:
+        monkeypatch.setattr(Bucket, "_create", create)
+        assert self.upload(NAME, other) is True
+        return create(self, key, source)
+
+    monkeypatch.setattr(Bucket, "_create", overtaken)
+    assert bucket.upload(NAME, artifact) is False
+    assert (bucket.holds(NAME, other), bucket.holds(NAME, artifact)) == (True, False)
+
+
+@pytest.mark.parametrize("status", [501, 409, 412])
+def test_a_server_that_writes_under_no_condition_gets_the_artifact_without(bucket: Bucket, artifact: Path, status: int) -> None:
+    put = bucket._client.put_object
+
+    def put_object(**given: Any) -> Any:
+        if "IfNoneMatch" in given:
+            raise answer_of(status)
+        return put(**given)
+
+    bucket._client.put_object = put_object
+    assert bucket.upload(NAME, artifact) is True
+    assert bucket.holds(NAME, artifact)
+
+
+def test_a_server_that_refuses_the_last_object_is_no_other_upload(bucket: Bucket, artifact: Path) -> None:
+    def put_object(**_: object) -> None:
+        raise answer_of(403)
+
+    bucket._client.put_object = put_object
+    with pytest.raises(BucketRefusedError, match="access is refused"):
+        bucket.upload(NAME, artifact)
+
+
+def test_a_full_upload_writes_what_is_damaged_at_its_size_anew_and_nothing_else(
+    bucket: Bucket, client: Any, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.upload(NAME, artifact)
+    overwrite(client, f"{FOLDER}/{WEIGHTS}", b"wEights")
+    assert bucket.upload(NAME, artifact) is False
+    written: list[str] = []
+    write = Bucket._write
+    monkeypatch.setattr(Bucket, "_write", lambda self, key, source: (written.append(key), write(self, key, source)))
+    assert bucket.upload(NAME, artifact, full=True) is True
+    assert [key.rpartition("/")[2] for key in written] == [WEIGHTS, "checksums.json"]
+    assert bucket.upload(NAME, artifact, full=True) is False
+    bucket.download(NAME, tmp_path / NAME)
+
+
+def test_a_full_upload_replaces_an_artifact_of_other_files_that_is_damaged(
+    bucket: Bucket, client: Any, artifact: Path, other: Path, tmp_path: Path
+) -> None:
+    bucket.upload(NAME, other)
+    overwrite(client, f"{FOLDER}/{WEIGHTS}", b"wEights")
+    assert bucket.upload(NAME, artifact, full=True) is True
+    bucket.download(NAME, tmp_path / NAME)
+    assert (tmp_path / NAME / "build.json").read_text() == "{}"
+
+
+def test_a_download_is_flushed_when_it_is_whole_and_before_it_gets_its_name(bucket: Bucket, artifact: Path, tmp_path: Path) -> None:
+    bucket.upload(NAME, artifact)
+    flushed: list[Path] = []
+
+    def flush(folder: Path) -> None:
+        assert differences(folder, full=True) == ()
+        assert not (tmp_path / NAME).exists()
+        flushed.append(folder)
+
+    bucket.download(NAME, tmp_path / NAME, flush=flush)
+    assert flushed == [tmp_path / f"{NAME}.partial"]
 
 
 def test_an_object_that_is_gone_is_uploaded_again(bucket: Bucket, client: Any, artifact: Path, tmp_path: Path) -> None:
