@@ -8,6 +8,7 @@ import typer
 import yaml
 
 from diffusion_api.parsing import parse_build_job, parse_deployment
+from diffusion_operator.settings import Images
 from diffusionctl.app import app
 from engine_builder import errors
 from engine_builder.stage_runner import STAGE_VERSIONS
@@ -99,3 +100,12 @@ def test_every_decision_is_listed() -> None:
     pages = sorted(path.name for path in (DOCS / "decisions").glob("0*.md"))
     assert pages == re.findall(r"\]\((0.*?\.md)\)", text("decisions/index.md"))
     assert [int(page[:4]) for page in pages] == list(range(1, len(pages) + 1))
+
+
+def test_the_upgrade_page_says_to_which_images_pods_roll_and_how_one_replica_answers_throughout() -> None:
+    page = text("upgrade.md")
+    releases = page.split("## By release")[1].split("\n## ")[0]
+    (newest, *_) = [row for row in releases.splitlines() if row.startswith("| chart")]
+    for image in (Images().triton_cpu, Images().triton_gpu):
+        assert f"Triton images of tag {image.rpartition(':')[2]}" in newest
+    assert "`spec.rollout.maxUnavailable: 0` and `maxSurge: 1`" in page
