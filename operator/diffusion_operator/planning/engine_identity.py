@@ -49,9 +49,12 @@ def engine_identity(spec: DiffusionDeploymentSpec, prompts: Sequence[str] | None
 
 
 def kept_prompts(spec: DiffusionDeploymentSpec, engine: DiffusionEngine, settings: OperatorSettings) -> tuple[str, ...] | None:
-    """The prompts of a ConfigMap that is gone, from the engine that was made with them; None where the spec asks for another engine."""
+    """The prompts of a ConfigMap that is gone, from the engine that was made with them; None where the spec asks for another engine.
+
+    Another key alone, as of another compiler, is no other spec: the next engine is made with the same prompts.
+    """
     prompts = engine.spec.optimization.calibration.prompts
-    return prompts if prompts and engine_identity(spec, prompts, settings).name == engine.metadata.name else None
+    return prompts if prompts and engine_identity(spec, prompts, settings).spec == engine.spec else None
 
 
 def with_prompts(job: BuildJob, prompts: tuple[str, ...]) -> BuildJob:

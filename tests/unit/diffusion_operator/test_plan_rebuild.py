@@ -78,6 +78,26 @@ def test_an_engine_in_use_outlives_the_config_map_of_its_prompts():
     assert len(list(cluster.of_kind("DiffusionEngine"))) == 1
 
 
+def test_an_engine_of_another_compiler_gets_the_prompts_of_a_config_map_that_is_gone():
+    async def scenario():
+        cluster = FakeCluster()
+        optimization = {"qualityBudget": {"minPSNR": 32}, "calibration": {"promptsConfigMap": {"name": "prompts"}}}
+        prompts = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "prompts", "namespace": NAMESPACE}}
+        cluster.put({**prompts, "data": {"prompts.txt": "a cat"}})
+        cluster.put(deployment(optimization=optimization))
+        async with running(cluster) as operator:
+            await served(operator, cluster)
+        cluster.remove(reference("ConfigMap", "prompts", "v1"))
+        async with running(cluster, settings=settings(versions={"tensorrt": "12.0"})) as operator:
+            await served(operator, cluster)
+        return cluster
+
+    cluster = asyncio.run(scenario())
+    engines = [body["spec"]["optimization"]["calibration"]["prompts"] for _, body in cluster.of_kind("DiffusionEngine")]
+    assert engines == [["a cat"], ["a cat"]]
+    assert said(cluster.objects[KLEIN]) == ("True", "Serving")
+
+
 def test_recipe_and_quality_are_those_of_the_engine_that_serves():
     other = RESULT.model_copy(update={"artifact": "artifacts/engine-ffff", "quality_summary": "32.4 dB (≥ 32)"})
 
