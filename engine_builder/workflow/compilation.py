@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +11,13 @@ from diffusion_api.build_report import PieceReport
 from diffusion_api.engine_manifest import Piece, TensorSpec
 from diffusion_api.recipe import NoStepCache, Precision
 from engine_builder.compilers import CompileRequest, profile_of
+from engine_builder.families.base import GraphModule
 from engine_builder.planning import is_emulated
 from engine_builder.quiet_imports import quiet_imports
 from engine_builder.stage_runner import StageResult
+from engine_builder.store import require_free_space
 from engine_builder.workflow.context import BuildContext
+from engine_builder.workflow.quantization_stage import weight_bytes
 from engine_builder.workflow.search import Choice, candidate_simulation
 
 TRANSFORMER = "transformer"
@@ -22,6 +25,8 @@ TRANSFORMER_PIECES = ("transformer_prelude", "transformer_body", "transformer_he
 GRAPHS_FILE = "graphs.json"
 PIECE_FILE = "piece.json"
 MIB = 2**20
+WIDTHS = {Precision.FP32: 4, Precision.FP16: 2, Precision.BF16: 2}
+"""Bytes of a number."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +82,16 @@ def export_stage(context: BuildContext, choice: Choice, component: str) -> list[
     recipe = context.quantized_components(choice.scored.candidate.recipe).get(component)
     emulate = recipe is not None and is_emulated(recipe.format, context.job.accelerator)
     precision = graph_precision(context)
+    quantized = choice.scored.quantized.get(component)
 
     def work(folder: Path) -> None:
         with quiet_imports():
             from engine_builder.workflow.exporting import export_component  # noqa: PLC0415  # Its libraries take seconds.
         graphs = [graph for graph in candidate_simulation(context, choice.scored).graphs if graph.component == component]
+        require_free_space(folder, weight_bytes(quantized) if quantized and not emulate else full_weight_bytes(graphs, precision))
         facts = export_component(context, graphs, folder, emulate=emulate, precision=precision)
         (folder / GRAPHS_FILE).write_text(json.dumps(facts, indent=2))
 
-    quantized = choice.scored.quantized.get(component)
     inputs = (context.checkpoint.digest, component, quantized and quantized.digest, emulate, precision, context.arithmetic)
     result = context.runner.run("export", inputs, work, label=component)
     return [_exported(entry, result) for entry in json.loads((result.path / GRAPHS_FILE).read_text())]
@@ -97,6 +103,7 @@ def compile_stage(context: BuildContext, choice: Choice, piece: ExportedPiece) -
     profile = profile_of([plan.dims for plan in context.manifest.shapes], context.manifest.max_batch_size)
 
     def work(folder: Path) -> None:
+        require_free_space(folder, round(piece.size_mib * MIB))  # A compiled piece is its weights, and little beside.
         files = folder / "files"
         files.mkdir()
         request = CompileRequest(piece.name, piece.onnx, piece.inputs, piece.outputs, profile, choice.recipe.precision)
@@ -119,6 +126,11 @@ def compile_stage(context: BuildContext, choice: Choice, piece: ExportedPiece) -
 def graph_precision(context: BuildContext) -> Precision:
     """Return the type of the exported layers: TensorRT takes the graph's, OpenVINO casts an FP32 graph when it loads it."""
     return Precision.FP32 if context.job.accelerator.is_cpu else Precision.BF16
+
+
+def full_weight_bytes(graphs: Iterable[GraphModule], precision: Precision) -> int:
+    """Return the bytes of graphs' weights where none is written in a narrower type than `precision`."""
+    return sum(weight.numel() for graph in graphs for weight in graph.module.parameters()) * WIDTHS[precision]
 
 
 def _exported(entry: Mapping[str, object], result: StageResult) -> ExportedPiece:

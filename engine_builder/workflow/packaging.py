@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,8 +19,9 @@ from engine_builder.build import ENGINE_STAGE, REPORT_FILE
 from engine_builder.evaluation.metrics import Pictures
 from engine_builder.report.html import render_report
 from engine_builder.report.pictures import ReportPictures
+from engine_builder.store import require_free_space
 from engine_builder.store.checksums import measure
-from engine_builder.workflow.compilation import CompiledEngine
+from engine_builder.workflow.compilation import MIB, CompiledEngine
 from engine_builder.workflow.context import BuildContext
 from engine_builder.workflow.reference_stage import References
 from engine_builder.workflow.search import Choice, Scored, report_of
@@ -58,8 +60,11 @@ class Outcome:
 
 def publish(context: BuildContext, outcome: Outcome, started_at: datetime) -> Path:
     """Write the package and give it the engine key's name; a half-written one is never seen."""
-    store, key = context.runner.store, context.plan.engine_key
+    store, key, progress = context.runner.store, context.plan.engine_key, context.runner.progress
+    progress.stage_started(ENGINE_STAGE)
+    begin = time.perf_counter()
     with store.building(ENGINE_STAGE, key) as folder:
+        require_free_space(folder, round(outcome.compiled.size_mib * MIB))
         tokenizer = tokenizer_file(context.checkpoint.folder).read_text(encoding="utf-8")
         constants = {name: np.asarray(tensor.numpy()) for name, tensor in context.family.constants(context.manifest).items()}
         write_model_repository(
@@ -75,6 +80,7 @@ def publish(context: BuildContext, outcome: Outcome, started_at: datetime) -> Pa
         sums = {path: entry.sha256 for path, entry in measure(folder).items()}
         report = report.model_copy(update={"checksums": sums})
         (folder / REPORT_FILE).write_text(json.dumps(report.to_wire(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    progress.stage_finished(ENGINE_STAGE, time.perf_counter() - begin, reused=False)
     return store.path(ENGINE_STAGE, key)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,10 @@ class OutOfMemoryError(RuntimeError):
     """Named as torch's."""
 
 
+class SafetensorError(Exception):
+    """Named as safetensors'."""
+
+
 @pytest.mark.parametrize(
     ("error", "code", "cure"),
     [
@@ -30,6 +35,12 @@ class OutOfMemoryError(RuntimeError):
         (PermissionError(errno.EACCES, "Permission denied", "/store"), 64, "/store: Permission denied"),
         (OSError(errno.EROFS, "Read-only file system", "/store"), 64, "may write"),
         (OSError(errno.ENOSPC, "No space left on device"), 75, "enlarge"),
+        (shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")]), 75, "enlarge"),
+        (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), 75, "enlarge"),
+        (SafetensorError("Error while serializing: I/O error: Disk quota exceeded (os error 122)"), 75, "enlarge"),
+        (RuntimeError("basic_ios::clear: iostream error"), 75, "disk is full.*enlarge"),
+        (RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 576 vs 534"), 75, "enlarge"),
+        (RuntimeError("shape mismatch"), 70, "report it"),
         (OSError(errno.EIO, "Input/output error"), 75, "try again"),
         (ModuleNotFoundError("No module named 'torch'", name="torch"), 69, r"torch is missing.*pip install"),
         (KeyError("x"), 70, "report it"),
