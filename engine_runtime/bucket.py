@@ -115,7 +115,7 @@ class Bucket:
             self._client: Any = boto3.client("s3", region_name=os.environ.get("AWS_REGION") or None, config=config)
 
     def artifacts(self) -> tuple[StoredArtifact, ...]:
-        """List artifacts, those whose upload was not finished included."""
+        """List artifacts, those whose upload was not finished included, and every other folder beside them."""
         found: dict[str, list[Mapping[str, Any]]] = {}
         for tail, entry in self._objects(f"{ARTIFACTS}/").items():
             name, _, file = tail.partition("/")

@@ -207,8 +207,8 @@ class Store:
         return self._move(path, "corrupt")
 
     def artifacts(self) -> tuple[Artifact, ...]:
-        """List complete artifacts, the longest unused first."""
-        paths = [path for path in (self.root / "artifacts").iterdir() if path.is_dir() and path.suffix != ".partial"]
+        """List complete artifacts, the longest unused first; a folder with another name than theirs is somebody's own."""
+        paths = [path for path in (self.root / "artifacts").iterdir() if ARTIFACT_NAME.fullmatch(path.name) and path.is_dir()]
         found = [Artifact(path.name, path, size_of_tree(path), _last_used(path)) for path in paths]
         return tuple(sorted(found, key=lambda artifact: (artifact.last_used, artifact.name)))
 

@@ -12,10 +12,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engine_builder.errors import InvalidJobError, TransientError
-from engine_builder.store.artifacts import TIMING_CACHE, Artifact, Store
+from engine_builder.store.artifacts import ARTIFACT_NAME, TIMING_CACHE, Artifact, Store
 from engine_builder.store.disk import sync, sync_tree
 from engine_builder.store.locks import OnWait, file_lock
-from engine_runtime.bucket import ArtifactDamagedError, ArtifactMissingError, Bucket, BucketRefusedError, BucketUnavailableError
+from engine_runtime.bucket import (
+    ArtifactDamagedError,
+    ArtifactMissingError,
+    Bucket,
+    BucketRefusedError,
+    BucketUnavailableError,
+    StoredArtifact,
+)
 from engine_runtime.checksums import files_below
 
 LEFTOVER_SECONDS = 86_400.0
@@ -81,7 +88,7 @@ class BucketStore(Store):
         """Remove what dead builders left, here and in the bucket."""
         super().sweep()
         with _as_build_errors():
-            for each in self._bucket.artifacts():
+            for each in self._stored():
                 if not each.is_complete and each.last_used < time.time() - LEFTOVER_SECONDS:
                     self._bucket.delete(each.name)
 
@@ -89,7 +96,7 @@ class BucketStore(Store):
         """List complete artifacts, those of the bucket and those that are here alone, the longest unused first."""
         found = {artifact.name: artifact for artifact in self.artifacts()}
         with _as_build_errors():
-            for each in self._bucket.artifacts():
+            for each in self._stored():
                 if each.is_complete:
                     last_used = max(each.last_used, found[each.name].last_used if each.name in found else 0.0)
                     found[each.name] = Artifact(each.name, self.root / "artifacts" / each.name, each.size_bytes, last_used)
@@ -122,6 +129,10 @@ class BucketStore(Store):
                 for file, written in self._timing_files().items():
                     if before.get(file) != written:
                         self._bucket.upload_loose(TIMING_CACHE, file)
+
+    def _stored(self) -> Iterator[StoredArtifact]:
+        """What is an artifact by its name; whatever else lies beside them in the bucket is somebody's own."""
+        return (each for each in self._bucket.artifacts() if ARTIFACT_NAME.fullmatch(each.name))
 
     def _publish(self, partial: Path, target: Path) -> None:
         super()._publish(partial, target)

@@ -281,6 +281,20 @@ def test_what_a_killed_upload_left_goes_when_nobody_came_back_for_it(
     assert made(client) == set()
 
 
+@pytest.mark.parametrize("folder", ["Backup", "backup", "old engines", "engine-0123456789abcdef.old", "engine-0123456789ABCDEF"])
+@pytest.mark.parametrize("file", ["notes.txt", CHECKSUMS])
+def test_a_folder_that_is_no_artifact_stays_and_hinders_no_removal(
+    machine: Callable[[str], BucketStore], client: Any, monkeypatch: pytest.MonkeyPatch, folder: str, file: str
+) -> None:
+    store = machine("one")
+    name = published(store, DIGEST).path.name
+    overwrite(client, f"{PREFIX}/artifacts/{folder}/{file}", b"{}")
+    later = time.time() + module.LEFTOVER_SECONDS + 60
+    monkeypatch.setattr(module.time, "time", lambda: later)
+    assert remove_artifact(store, f"artifacts/{name}", unused_seconds=-3600) == (name,)
+    assert made(client) == {folder}
+
+
 def test_nothing_of_another_namespace_is_seen_or_removed(machine: Callable[[str], BucketStore], client: Any, tmp_path: Path) -> None:
     other = open_bucket_store(tmp_path / "other", f"s3://{BUCKET}/engines/namespaces/pict", required=("engine",), local=(), say=str)
     name = published(machine("one"), DIGEST).path.name

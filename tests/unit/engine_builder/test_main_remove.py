@@ -79,6 +79,15 @@ def test_no_stage_result_goes_while_anything_is_built(store: Store) -> None:
     assert remove_artifact(store, f"artifacts/{name}", unused_seconds=0) == (kept,)
 
 
+@pytest.mark.parametrize("folder", ["Backup", "backup", "engine-0123456789abcdef.old"])
+def test_a_folder_that_is_no_artifact_stays_and_hinders_no_removal(store: Store, folder: str) -> None:
+    name = engine(store, "one")
+    (store.root / "artifacts" / folder).mkdir()
+    assert remove_artifact(store, f"artifacts/{name}", unused_seconds=-3600) == (name,)
+    assert store.prune(max_bytes=0) == ()
+    assert (store.root / "artifacts" / folder).is_dir()
+
+
 def test_a_removal_waits_for_the_builder_of_the_same_engine(store: Store) -> None:
     waits: list[str] = []
     waiting = threading.Event()
