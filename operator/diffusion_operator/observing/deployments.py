@@ -16,6 +16,8 @@ from diffusion_operator.observing.pods import NO_TROUBLES, holds_accelerator, is
 from diffusion_operator.planning.engine import NOT_STARTED
 from diffusion_operator.planning.observed import EngineState, ObservedEngine, RevisionPods, Trouble
 
+FIRST_METRIC_SECONDS = 120.0
+"""A pod's first metric reaches its autoscaler so late: it is scraped, offered by an adapter, and asked for, each by its own clock."""
 SCALED_TO_ZERO = "ScalingDisabled"
 """Source: Kubernetes pkg/controller/podautoscaler: the target asks for no pods, so there is nothing to scale."""
 
@@ -61,12 +63,18 @@ def revision_pods(serving: Iterable[Body], pods: Iterable[Body], unmounted: Mapp
     return {name: _summed(desired[name], by_revision.get(name, []), unmounted) for name in sorted(desired)}
 
 
+def first_metric_seconds(pods: Iterable[RevisionPods], now: datetime) -> float | None:
+    """Seconds until an autoscaler should have a metric, 0 where it should by now; None where no pod is ready."""
+    since = min((each.ready_since for each in pods if each.ready_since), default=None)
+    return max(0.0, FIRST_METRIC_SECONDS - (now - since).total_seconds()) if since else None
+
+
 def autoscaler_problems(autoscalers: Iterable[Body], *, serves: bool) -> dict[str, str]:
     """What autoscalers say of why they cannot scale, by kind.
 
     Args:
         autoscalers: HorizontalPodAutoscalers and ScaledObjects of one DiffusionDeployment.
-        serves: Whether a pod is ready; before one is, there is no metric, and a HorizontalPodAutoscaler says so.
+        serves: Whether a pod has been ready for a while; before, there is no metric, and a HorizontalPodAutoscaler says so.
     """
     asked = ("Ready", "AbleToScale", *(["ScalingActive"] if serves else []))
     found = {}
@@ -121,10 +129,12 @@ def _summed(desired: int, pods: list[Body], unmounted: Mapping[str, Trouble]) ->
     alive = [pod for pod in pods if not is_deleted(pod)]
     troubles = [each for each in (trouble(pod) or unmounted.get(str(part(pod, "metadata").get("name"))) for pod in alive) if each]
     ready = [pod for pod in pods if is_serving(pod)]
+    times = [each for each in map(ready_since, ready) if each]
     return RevisionPods(
         desired=desired,
         existing=len(pods),
         ready=len(ready),
-        last_ready_at=max((each for each in map(ready_since, ready) if each), default=None),
+        last_ready_at=max(times, default=None),
+        ready_since=min(times, default=None),
         trouble=next(iter(troubles), None),
     )

@@ -46,6 +46,8 @@ class RevisionPods:
     """Pods that are ready and not terminating."""
     last_ready_at: datetime | None = None
     """When a pod of it last became ready, of those that are."""
+    ready_since: datetime | None = None
+    """Since when one of its pods has been ready."""
     trouble: Trouble | None = None
     """What keeps one of its pods from becoming ready."""
 

@@ -31,7 +31,14 @@ from diffusion_operator.manifests.labels import (
     selector_text,
 )
 from diffusion_operator.observing.builds import artifact_use, job_phase, observed_job, pods_of
-from diffusion_operator.observing.deployments import autoscaler_problems, observed_engine, orphaned_records, revision_pods, revision_records
+from diffusion_operator.observing.deployments import (
+    autoscaler_problems,
+    first_metric_seconds,
+    observed_engine,
+    orphaned_records,
+    revision_pods,
+    revision_records,
+)
 from diffusion_operator.observing.objects import Body, annotation, controller_uid, label, part
 from diffusion_operator.observing.pods import ended, files_missing_at, newest
 from diffusion_operator.planning.engine import job_name
@@ -83,6 +90,8 @@ class Observation:
         engine, records = self._engine(namespace, identity.name), revision_records(own[kinds.REVISION])
         others = {record.engine for record in records if record.name in pods and pods[record.name].held} - {identity.name}
         seen = [engine, *(self._engine(namespace, each) for each in sorted(others))]
+        scalers, metric_seconds = [*own[kinds.AUTOSCALER], *own[kinds.SCALED_OBJECT]], first_metric_seconds(pods.values(), now)
+        waits = [each for each in (mounts.look_again_seconds, metric_seconds if scalers else None) if each]
         return ObservedDeployment(
             engine=engine,
             prompts=prompts,
@@ -92,10 +101,8 @@ class Observation:
             deployments=pods,
             children=frozenset(ref_of(body) for kind in DELETABLE for body in own[kind]),
             cluster=await self._facts.cluster(with_nodes=TroubleKind.UNSCHEDULABLE in troubles),
-            autoscaler_problems=autoscaler_problems(
-                [*own[kinds.AUTOSCALER], *own[kinds.SCALED_OBJECT]], serves=any(each.ready for each in pods.values())
-            ),
-            look_again_seconds=mounts.look_again_seconds,
+            autoscaler_problems=autoscaler_problems(scalers, serves=metric_seconds == 0),
+            look_again_seconds=min(waits, default=None),
         )
 
     async def build(self, engine: DiffusionEngine, body: Manifest, now: datetime) -> ObservedBuild:
