@@ -57,20 +57,14 @@ def store_address(settings: OperatorSettings, namespace: str) -> str:
 
 def have_one_store(settings: OperatorSettings, namespace: str, other: str) -> bool:
     """Tell whether files of the same path are the same files in two namespaces."""
-    match settings.engine_store:
-        case PvcStore():
-            return namespace == other
-        case S3Store() as store:
-            return store_uri(store, namespace) == store_uri(store, other)
+    address = store_address(settings, namespace)
+    return namespace == other or (bool(address) and address == store_address(settings, other))
 
 
 def store_env(settings: OperatorSettings, namespace: str) -> list[Manifest]:
     """Environment by which a container of a namespace finds the bucket; nothing for a claim."""
-    match settings.engine_store:
-        case PvcStore():
-            return []
-        case S3Store() as store:
-            return [{"name": STORE_URI_VARIABLE, "value": store_uri(store, namespace)}]
+    address = store_address(settings, namespace)
+    return [{"name": STORE_URI_VARIABLE, "value": address}] if address else []
 
 
 def store_env_from(settings: OperatorSettings) -> list[Manifest] | None:

@@ -18,7 +18,7 @@ from diffusion_operator.cluster.store import ObjectStore, ref
 from diffusion_operator.manifests.base import Manifest, ref_of
 from diffusion_operator.manifests.builder_exit import BUILDER
 from diffusion_operator.manifests.controller_revision import template_artifact, template_store
-from diffusion_operator.manifests.engine_store import store_address
+from diffusion_operator.manifests.engine_store import have_one_store, store_address
 from diffusion_operator.manifests.labels import (
     COMPONENT,
     DEPLOYMENT,
@@ -57,7 +57,7 @@ from diffusion_operator.planning.observed import (
 from diffusion_operator.reconciling.engine_users import EngineUsers
 from diffusion_operator.reconciling.facts import ClusterFacts
 from diffusion_operator.reconciling.mounts import mounts_of
-from diffusion_operator.settings import OperatorSettings, PvcStore, S3Store
+from diffusion_operator.settings import OperatorSettings, PvcStore
 
 DELETABLE = (kinds.AUTOSCALER, kinds.SCALED_OBJECT, kinds.CLAIM_TEMPLATE)
 LOG_LINES = 50
@@ -157,11 +157,8 @@ class Observation:
 
     def _neighbours(self, kind: Kind, namespace: str) -> Iterator[Manifest]:
         """The objects of a kind in all namespaces that have one engine store."""
-        store = self._settings.engine_store
-        sharing = store if isinstance(store, S3Store) and store.shares(namespace) else None
         for other, name in self._store.names(kind):
-            is_near = other == namespace or (sharing is not None and sharing.shares(other))
-            body = self._store.get(kind, other, name) if is_near else None
+            body = self._store.get(kind, other, name) if have_one_store(self._settings, namespace, other) else None
             if body is not None:
                 yield body
 

@@ -8,6 +8,7 @@ import typer
 import yaml
 
 from diffusion_api.parsing import parse_build_job, parse_deployment
+from diffusion_operator.reconciling import execution
 from diffusion_operator.settings import Images
 from diffusionctl.app import app
 from engine_builder import errors
@@ -109,3 +110,10 @@ def test_the_upgrade_page_says_to_which_images_pods_roll_and_how_one_replica_ans
     for image in (Images().triton_cpu, Images().triton_gpu):
         assert f"Triton images of tag {image.rpartition(':')[2]}" in newest
     assert "`spec.rollout.maxUnavailable: 0` and `maxSurge: 1`" in page
+
+
+def test_the_operator_s_page_has_the_steps_of_a_plan_in_their_order() -> None:
+    steps = " ".join(text("reference/operator.md").split()).split("carrying the plan out:")[1].split("Users'")[0]
+    places = [steps.index(step) for step in ("deletions", "apply of what differs", "patch of the status", "events")]
+    assert places == sorted(places)
+    assert re.search(r"deletes, applies what differs, writes the status if it changed, tells events", execution.__doc__ or "")
