@@ -17,8 +17,10 @@ CHUNK_BYTES = 2**18
 IDENTITY = {"Accept-Encoding": "identity"}
 """Offsets count bytes of the file, so the server must not compress it."""
 
-_QUERY = re.compile(r"(?<=[^\s?])\?[^\s?'\")>]+")
-_PASSWORD = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+_QUERY = re.compile(r"(?<=\S)\?(?=\S*\w)\S+")
+"""Up to white space, which is all that an address cannot hold; what closes a sentence goes with it."""
+_PASSWORD = re.compile(r"(?<=://)[^/\s]+(?=@)")
+"""Up to the last `@` before the path."""
 
 
 def redacted(text: str) -> str:
