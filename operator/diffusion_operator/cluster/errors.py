@@ -5,7 +5,8 @@ ClusterError
 ├── OutdatedError      the object is not what we thought it is: look again, then decide anew
 │   └── LeftoverError  it belongs to another owner, who may be on its way out: look again for a while, then tell the user
 ├── MissingError       the object or its kind is not there: look again
-└── RefusedError       the server will not have it (rights, quota, admission, another owner): tell the user, try again now and then
+└── RefusedError       the server will not have it (rights, quota, admission): tell the user, try again now and then
+    └── TakenError     somebody else has an object of that name: the same, for nothing is taken by force
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ class MissingError(ClusterError):
 
 class RefusedError(ClusterError):
     """The server refuses the request, and will do so again until somebody changes something."""
+
+
+class TakenError(RefusedError):
+    """The object is there and is not the operator's, which leaves it alone until somebody deletes or renames one of the two."""
 
 
 def error_of(status: int, message: str) -> ClusterError:

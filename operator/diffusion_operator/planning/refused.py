@@ -38,10 +38,10 @@ def plan_refused(plan: Plan[Status], before: Sequence[Condition], message: str, 
     Args:
         plan: What could not be carried out.
         before: Conditions as the object has them.
-        message: What the API server said.
+        message: Who will not have it, and why.
         now: The time.
     """
-    said = f"the API server refused: {message}; the operator tries again every few minutes"
+    said = f"{message}; the operator tries again every few minutes"
     refusal = {PROGRESSING: fails(PROGRESSING, Reason.APPLY_REFUSED, said)}
     planned = {each.type: Verdict(each.type, each.status, each.reason, each.message) for each in plan.status.conditions}
     if READY not in planned or planned[READY].status is not ConditionStatus.TRUE:

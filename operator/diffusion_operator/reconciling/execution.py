@@ -16,7 +16,7 @@ from diffusion_api.base import API_VERSION
 from diffusion_api.deployment import DiffusionDeploymentStatus
 from diffusion_api.engine import DiffusionEngineStatus
 from diffusion_operator.cluster.client import ClusterClient
-from diffusion_operator.cluster.errors import LeftoverError, OutdatedError, RefusedError
+from diffusion_operator.cluster.errors import LeftoverError, OutdatedError, TakenError
 from diffusion_operator.cluster.kinds import HELD, kind_of
 from diffusion_operator.cluster.store import ObjectStore
 from diffusion_operator.manifests.base import Manifest, Ref, ref_of
@@ -52,7 +52,8 @@ class Executor:
 
         Raises:
             LeftoverError: Another owner has it: a namesake that was deleted and is not yet gone, or one that stays.
-            RefusedError: Somebody else has an object of this name, or the API server will not have it.
+            TakenError: Somebody else has an object of this name.
+            RefusedError: The API server will not have it.
             ClusterError: The request failed.
         """
         ref, wanted = ref_of(manifest), stamped(manifest)
@@ -85,7 +86,7 @@ class Executor:
             return await self._client.apply(wanted, force=False)
         except OutdatedError as error:
             message = f"{ref.kind} {ref.name} is there already and is not the operator's; delete or rename it ({error})"
-            raise RefusedError(message) from None
+            raise TakenError(message) from None
 
     async def delete(self, ref: Ref) -> bool:
         """Delete a child that is held and not on its way out, and tell whether there was one."""

@@ -12,7 +12,7 @@ from diffusion_api.deployment import DiffusionDeploymentStatus
 from diffusion_api.engine import DiffusionEngineStatus
 from diffusion_api.parsing import InvalidSpecError, parse_deployment, parse_engine
 from diffusion_operator.cluster import kinds
-from diffusion_operator.cluster.errors import LeftoverError, MissingError, RefusedError
+from diffusion_operator.cluster.errors import LeftoverError, MissingError, RefusedError, TakenError
 from diffusion_operator.cluster.kinds import Kind
 from diffusion_operator.cluster.store import ObjectStore
 from diffusion_operator.manifests.base import Manifest
@@ -97,8 +97,9 @@ class Reconciler:
         except (RefusedError, LeftoverError) as error:
             if isinstance(error, LeftoverError) and _age_seconds(body, now) < LEFTOVER_SECONDS:
                 raise
-            logger.warning("refused: %s", error)
-            refused = plan_refused(plan, before.conditions if before else (), str(error), now)
+            said = str(error) if isinstance(error, (LeftoverError, TakenError)) else f"the API server refused: {error}"
+            logger.warning("%s", said)
+            refused = plan_refused(plan, before.conditions if before else (), said, now)
             await self._report(body, before, refused, now)
             raise RefusedError(str(error)) from None
         await self._report(body, before, plan, now)
