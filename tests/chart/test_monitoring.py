@@ -12,6 +12,7 @@ from diffusion_api.base import GROUP
 from diffusion_api.conditions import Reason
 from diffusion_operator.arguments import parse_arguments
 from diffusion_operator.metrics import ObjectCollector, OperatorMetrics
+from diffusion_operator.reconciling.status_metrics import ROLLOUT_ENDS, StatusMetrics
 from tests.chart.rendering import CHART, ROOT, of_kind, one, render
 
 # Source: Triton Inference Server 2.51, docs/user_guide/metrics.md.
@@ -114,6 +115,15 @@ def test_alerts_name_reasons_that_exist():
 def test_an_engine_that_goes_no_further_is_heard_of(reason):
     asked = [re.search(r'kind="DiffusionEngine",ready="False",reason=~"([^"]+)"', rule["expr"]) for rule in RULES]
     assert any(pattern and re.fullmatch(pattern[1], reason.value) for pattern in asked)
+
+
+def test_the_first_rollout_that_is_abandoned_is_heard_of():
+    (expression,) = [rule["expr"] for rule in RULES if rule["alert"] == "DiffusionRolloutAbandoned"]
+    (result,) = re.findall(r'diffusion_operator_rollouts_total\{result="(\w+)"\}', expression)
+    assert result == ROLLOUT_ENDS[Reason.ROLLOUT_ABANDONED]
+    metrics = OperatorMetrics()
+    StatusMetrics(metrics)
+    assert metrics.registry.get_sample_value("diffusion_operator_rollouts_total", {"result": result}) == 0
 
 
 def test_monitoring_objects_carry_the_labels_by_which_they_are_found():

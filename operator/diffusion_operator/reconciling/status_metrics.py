@@ -21,6 +21,8 @@ class StatusMetrics:
 
     def __init__(self, metrics: OperatorMetrics) -> None:
         self._metrics = metrics
+        for end in ROLLOUT_ENDS.values():
+            metrics.rollouts.labels(end)  # Prometheus sees no increase in a series that begins with 1.
         self._seen: dict[tuple[Kind, str, str], tuple[str, str, str]] = {}
 
     def changed(self, before: object, after: object) -> None:
