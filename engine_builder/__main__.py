@@ -18,6 +18,7 @@ import yaml
 from rich.console import Console
 
 from diffusion_api.build_job import BuildJob
+from diffusion_api.environment import STORE_URI_VARIABLE
 from diffusion_api.parsing import InvalidSpecError, parse_build_job
 from engine_builder.build import ENGINE_STAGE, BuildSettings, build_engine
 from engine_builder.errors import InvalidJobError
@@ -29,7 +30,6 @@ from engine_builder.result_line import ResultLine, failure_line, json_line, remo
 from engine_builder.store import Store
 
 CREDENTIALS_VARIABLE = "DIFFUSION_CREDENTIALS_DIR"
-STORE_URI_VARIABLE = "DIFFUSION_STORE_URI"
 FETCH_STAGE = "fetch"
 """Its result stays out of a bucket: the checkpoint comes from its own source as fast."""
 

@@ -40,7 +40,7 @@ from botocore.exceptions import (
     ProfileNotFound,
     SSLError,
 )
-from s3transfer.exceptions import RetriesExceededError
+from s3transfer import exceptions as transfer_errors
 
 from engine_runtime.checksums import CHECKSUMS, FileSum, digest_of_file, files_below, parse_checksums, read_checksums
 
@@ -52,6 +52,12 @@ DAMAGED_ATTEMPTS = 2
 RESERVE_BYTES = 64 * 2**20
 TRANSFER = TransferConfig(multipart_threshold=32 * 2**20, multipart_chunksize=16 * 2**20, max_concurrency=4)
 THROTTLED = frozenset({"RequestTimeout", "RequestTimeTooSkewed", "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests"})
+BROKEN_TRANSFERS: tuple[type[Exception], ...] = (
+    transfer_errors.RetriesExceededError,
+    transfer_errors.S3DownloadFailedError,
+    getattr(transfer_errors, "S3ValidationError", transfer_errors.RetriesExceededError),  # Since s3transfer 0.14; boto3 1.40.0 has 0.13.
+)
+"""They share no base: a download that broke off too often, one of an object that was replaced meanwhile, another range than asked for."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
 LOOSE_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
@@ -349,7 +355,7 @@ class Bucket:
             if "certificate" not in str(error).lower():
                 raise BucketUnavailableError(f"{self.uri} cannot be reached: {error}") from error
             raise BucketRefusedError(f"{self.uri}: {error}; name the server's certificate authority in caConfigMap") from error
-        except (BotoCoreError, RetriesExceededError) as error:
+        except (BotoCoreError, *BROKEN_TRANSFERS) as error:
             raise BucketUnavailableError(f"{self.uri} cannot be reached: {error}; check the network and AWS_ENDPOINT_URL") from error
 
     def _answered(self, error: ClientError) -> BucketError:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 LIBRARIES = {"tensorrt": "libnvinfer.so", "tensorrt_rtx": "libtensorrt_rtx.so"}
 """Shared library behind each module that a plan's `library` option names."""
+LIBRARY_NAMES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
+"""What people call each of them."""
 NVML = "libnvidia-ml.so.1"
 
 Load = Callable[[str], ctypes.CDLL]

@@ -18,9 +18,8 @@ from engine_runtime.arrays import is_numpy
 from engine_runtime.errors import EngineFilesError, PieceError
 from engine_runtime.executors.inputs import NUMPY_NAMES, PieceInputError, piece_inputs
 from engine_runtime.executors.tensorrt_library import load_library
+from engine_runtime.nvidia import LIBRARY_NAMES
 from engine_runtime.pieces import Array
-
-PLAN_NAMES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 
 
 class TensorRtRunner:
@@ -124,7 +123,7 @@ def _gpu_torch(piece: Piece) -> Any:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"{error}: a plan needs it for memory on the GPU; `pip install torch`", name=error.name) from error
     if not torch.cuda.is_available():
-        kind, capability = PLAN_NAMES[piece.options.get("library", "tensorrt")], piece.options.get("computeCapability")
+        kind, capability = LIBRARY_NAMES[piece.options.get("library", "tensorrt")], piece.options.get("computeCapability")
         raise PieceError(
             f"piece {piece.name} is a {kind} plan for compute capability {capability}, and this machine has no GPU; "
             "run it on such a GPU, or verify the quantized model in torch with `verification: Simulated`"

@@ -20,19 +20,18 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from diffusion_api.engine_manifest import EngineManifest, Executor, Piece
+from diffusion_api.environment import STORE_URI_VARIABLE
 from diffusion_api.prepare_exit import PrepareExit
 from diffusion_api.serving import Serving
 from engine_runtime.checksums import damage
 from engine_runtime.errors import EngineFilesError
-from engine_runtime.nvidia import LIBRARIES, NoGpuError, first_gpu, library_version
+from engine_runtime.nvidia import LIBRARIES, LIBRARY_NAMES, NoGpuError, first_gpu, library_version
 from engine_runtime.repository import load_manifest
 from engine_runtime.triton.config import PIPELINE
 from engine_runtime.triton.repository import REPOSITORY_FOLDER, VERSION, link_model_repository
 
 TERMINATION_LOG = Path("/dev/termination-log")
-STORE_URI_VARIABLE = "DIFFUSION_STORE_URI"
 HASHED_FILE_MIB = 256
-NAMES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 
 
 class PrepareError(Exception):
@@ -156,15 +155,13 @@ def require_fit(manifest: EngineManifest, compute_capability: str | None) -> Non
 def _require_library(library: str, built_with: str) -> None:
     if library not in LIBRARIES:
         raise PrepareError(PrepareExit.MISMATCH, f"the engine was compiled by {library}, which this image does not know")
-    found = library_version(library, built_with.partition(".")[0])
+    name, found = LIBRARY_NAMES[library], library_version(library, built_with.partition(".")[0])
     if found is None:
-        raise PrepareError(
-            PrepareExit.MISMATCH, f"the engine was compiled by {NAMES[library]} {built_with}, and this image has no {NAMES[library]}"
-        )
+        raise PrepareError(PrepareExit.MISMATCH, f"the engine was compiled by {name} {built_with}, and this image has no {name}")
     if built_with and found != built_with:
         raise PrepareError(
             PrepareExit.MISMATCH,
-            f"the engine was compiled by {NAMES[library]} {built_with}, and this image has {found}; a plan loads in its own version alone",
+            f"the engine was compiled by {name} {built_with}, and this image has {found}; a plan loads in its own version alone",
         )
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from diffusion_api.environment import STORE_URI_VARIABLE
 from diffusion_operator.manifests.base import Manifest, Owner, child
-from diffusion_operator.manifests.engine_store import STORE_PATH, STORE_URI_VARIABLE
+from diffusion_operator.manifests.engine_store import STORE_PATH
 from diffusion_operator.manifests.labels import PREFIX, revision_labels
 
 ACTIVATED = f"{PREFIX}/activated-at"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from diffusion_api.environment import STORE_URI_VARIABLE
 from diffusion_operator.manifests.base import Manifest, without_none
 from diffusion_operator.manifests.labels import managed_labels
 from diffusion_operator.settings import OperatorSettings, PvcStore, S3Store
 
 STORE_PATH = "/engine-store"
 STORE_VOLUME = "engine-store"
-STORE_URI_VARIABLE = "DIFFUSION_STORE_URI"
-"""Names the bucket of which `STORE_PATH` is the node's copy."""
 
 
 def engine_store_claim(namespace: str, store: PvcStore) -> Manifest:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from s3transfer import exceptions as transfer_errors
 
 from engine_builder.store.checksums import differences, measure, write_checksums
 from engine_runtime import bucket as bucket_module
@@ -360,6 +361,26 @@ def test_a_server_that_is_not_there_may_come_back(client: Any, tmp_path: Path, m
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(BucketUnavailableError, match="cannot be reached"):
         Bucket("s3://models/engines").download(NAME, tmp_path / NAME)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        transfer_errors.RetriesExceededError(ConnectionResetError("reset by peer")),
+        transfer_errors.S3DownloadFailedError("did not match expected ETag"),
+        transfer_errors.S3ValidationError("Response range end `9` exceeds requested end `6`"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_transfer_that_breaks_may_succeed_next_time(bucket: Bucket, artifact: Path, tmp_path: Path, error: Exception) -> None:
+    bucket.upload(NAME, artifact)
+
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    bucket._client.download_fileobj = broken
+    with pytest.raises(BucketUnavailableError, match="cannot be reached"):
+        bucket.download(NAME, tmp_path / NAME)
 
 
 def test_without_credentials_the_secret_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

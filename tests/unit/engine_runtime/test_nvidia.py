@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine_runtime.nvidia import Gpu, NoGpuError, first_gpu, library_version, main
+from engine_runtime.nvidia import LIBRARIES, LIBRARY_NAMES, Gpu, NoGpuError, first_gpu, library_version, main
 
 
 def missing(name):
@@ -100,3 +100,7 @@ def test_an_image_s_build_ends_where_its_library_is_another():
     assert main(["tensorrt_rtx", installed]) is None
     assert f"this image has {installed}" in str(main(["tensorrt_rtx", "9.9.9.9"]))
     assert "this image has none" in str(main(["tensorrt", "11.1.0.106"]))
+
+
+def test_every_library_that_a_plan_may_name_has_a_name_for_people() -> None:
+    assert LIBRARY_NAMES.keys() == LIBRARIES.keys()
