@@ -66,6 +66,7 @@ def observed_job(job: Body | None, pods: Sequence[Body], log: str = "", unmounte
         started_at=time_of(status.get("startTime")),
         finished_at=time_of(status.get("completionTime") or (failed or {}).get("lastTransitionTime")),
         end=_end(failed),
+        is_ending=phase in (JobPhase.PENDING, JobPhase.RUNNING) and condition_holds(job, "FailureTarget"),
         is_untold=phase in (JobPhase.SUCCEEDED, JobPhase.FAILED) and not pods,
         exit_code=exit_code if isinstance(exit_code, int) and not isinstance(exit_code, bool) else None,
         trouble=None if phase is JobPhase.SUCCEEDED else _trouble(pod, said.message if said else "", unmounted),

@@ -177,7 +177,10 @@ def _started(scene: _Scene) -> EnginePlan:
 
 
 def _running(scene: _Scene) -> EnginePlan:
-    job = scene.observed.job
+    job, status = scene.observed.job, scene.status
+    if job.is_ending and status.conditions:
+        # Its pods are taken away: that it waits for one again is no news, and would hide what it did until now.
+        return _plan(scene, *_kept_verdicts(status), phase=status.phase or "Building", progress=status.progress)
     if job.trouble is not None:
         selector = node_selector(scene.engine.spec.accelerator, scene.settings)
         reason, message = explained(

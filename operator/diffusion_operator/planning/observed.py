@@ -154,6 +154,8 @@ class ObservedJob:
     finished_at: datetime | None = None
     end: JobEnd | None = None
     """Only where it failed."""
+    is_ending: bool = False
+    """Whether it is about to be failed, for which it waits until its pods are gone."""
     is_untold: bool = False
     """Whether it ended and no pod is left to tell how, as when a builder is evicted in the moment in which it ends."""
     exit_code: int | None = None

@@ -242,6 +242,12 @@ def test_an_ended_job_without_a_pod_is_untold(body, pods, is_untold):
     assert observed_job(body, pods).is_untold is is_untold
 
 
+def test_a_job_that_waits_for_its_pods_to_go_before_it_has_failed_is_ending():
+    assert observed_job(job({"type": "FailureTarget"}), [pod("Running")]).is_ending
+    assert not observed_job(job(), [pod("Running")]).is_ending
+    assert not observed_job(job({"type": "FailureTarget"}, {"type": "Failed"}), []).is_ending
+
+
 def test_a_failed_build_says_why():
     line = json.dumps({"event": "result", "succeeded": False, "message": "the checkpoint misses vae/"})
     failed = {"type": "Failed", "reason": "DeadlineExceeded", "lastTransitionTime": TIME}

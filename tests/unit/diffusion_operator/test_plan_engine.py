@@ -306,6 +306,15 @@ def test_a_build_that_ran_until_its_deadline_says_so():
     assert condition(plan(failed(end=JobEnd.DEADLINE), status=runs)).reason is Reason.BUILD_DEADLINE_EXCEEDED
 
 
+def test_a_build_that_ran_until_its_deadline_is_not_said_to_have_waited_while_its_pod_is_taken_away():
+    runs = plan(ObservedJob(JobPhase.RUNNING, attempts=1)).status
+    ending = plan(ObservedJob(JobPhase.PENDING, attempts=1, is_ending=True), status=runs)
+    assert condition(ending).reason is Reason.ENGINE_BUILDING
+    assert ending.events == ()
+    ended = plan(failed(end=JobEnd.DEADLINE), status=ending.status)
+    assert "took longer than 21600 s; raise build.deadlineSeconds" in condition(ended).message
+
+
 def test_out_of_budget_is_told_apart_from_a_broken_build():
     made = plan(failed(exit_code=66, message="best was 31.2 dB"))
     assert (condition(made, GATE).status, condition(made, GATE).reason) == (ConditionStatus.FALSE, Reason.QUALITY_OUTSIDE_BUDGET)
