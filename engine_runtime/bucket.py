@@ -278,7 +278,7 @@ class Bucket:
         return stream.hexdigest()
 
     def _finish(self, name: str, marker: Path, before: Objects) -> bool:
-        """Write `checksums.json`, unless another upload has done so since `before`, when the artifact was not complete; tell if."""
+        """Write `checksums.json`, and tell so, unless another upload is complete by now; `before` was listed when none was."""
         now = self._objects(_key(name))
         if _etag(now) != _etag(before) and self._is_complete(name, now):
             return False

@@ -18,7 +18,7 @@ IDENTITY = {"Accept-Encoding": "identity"}
 """Offsets count bytes of the file, so the server must not compress it."""
 
 _QUERY = re.compile(r"(?<=\S)\?(?=\S*\w)\S+")
-"""Up to white space, which is all that an address cannot hold; what closes a sentence goes with it."""
+"""Up to white space, the one thing that is surely no part of it; a quote or bracket that follows it goes too."""
 _PASSWORD = re.compile(r"(?<=://)[^/\s]+(?=@)")
 """Up to the last `@` before the path."""
 
