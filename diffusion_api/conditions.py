@@ -42,6 +42,7 @@ class Reason(StrEnum):
     ENGINE_BUILD_FAILED = "EngineBuildFailed"
     BUILD_DEADLINE_EXCEEDED = "BuildDeadlineExceeded"
     ENGINE_FILES_MISSING = "EngineFilesMissing"
+    CLEANUP_FAILED = "CleanupFailed"
     ENGINE_MISMATCH = "EngineMismatch"
     ENGINE_READY = "EngineReady"
     QUALITY_WITHIN_BUDGET = "QualityWithinBudget"

@@ -110,6 +110,7 @@ def test_alerts_name_reasons_that_exist():
         Reason.ENGINE_BUILD_FAILED,
         Reason.BUILD_DEADLINE_EXCEEDED,
         Reason.OUT_OF_MEMORY,
+        Reason.CLEANUP_FAILED,
     ],
 )
 def test_an_engine_that_goes_no_further_is_heard_of(reason):

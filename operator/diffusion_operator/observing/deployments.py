@@ -114,7 +114,8 @@ def _state(engine: DiffusionEngine) -> EngineState:
     if progressing.status is not ConditionStatus.TRUE:
         # Files that are gone are built again, which begins with the next look, unless they were gone too often.
         is_rebuilt = ready.reason is Reason.ENGINE_FILES_MISSING and status.failure is None
-        return EngineState.PENDING if is_rebuilt else EngineState.FAILED
+        # One whose files were on their way out is looked at anew as soon as it is used.
+        return EngineState.PENDING if is_rebuilt or ready.reason is Reason.CLEANUP_FAILED else EngineState.FAILED
     if ready.reason is Reason.ENGINE_QUEUED:
         return EngineState.QUEUED
     return EngineState.PENDING if ready.reason in NOT_STARTED else EngineState.BUILDING

@@ -15,12 +15,12 @@ from diffusion_operator.manifests.base import Manifest, Owner, Ref
 from diffusion_operator.manifests.builder_exit import BuilderExit, is_retryable
 from diffusion_operator.manifests.builder_job import builder_job, job_config_map
 from diffusion_operator.manifests.cleanup_job import cleanup_job
-from diffusion_operator.manifests.engine_store import engine_store_claim
+from diffusion_operator.manifests.engine_store import engine_store_claim, store_address
 from diffusion_operator.manifests.labels import RETRY_ANNOTATION, engine_labels
 from diffusion_operator.manifests.network_policy import builder_network_policy
 from diffusion_operator.planning.engine_identity import PROMPTS_SECONDS, prompts_missing, spec_key, with_prompts
 from diffusion_operator.planning.observed import ArtifactUse, JobEnd, JobPhase, ObservedBuild
-from diffusion_operator.planning.plan import Plan, transition_events
+from diffusion_operator.planning.plan import Event, EventType, Plan, transition_events
 from diffusion_operator.planning.troubles import explained
 from diffusion_operator.planning.verdict import Verdict, fails, holds, merged, unknown
 from diffusion_operator.settings import OperatorSettings, PvcStore
@@ -33,6 +33,9 @@ NOT_STARTED = frozenset({Reason.ENGINE_PENDING, Reason.NO_MATCHING_NODE, Reason.
 MOST_LOSSES = 3
 LOSS_HOURS = 24
 """Files that are gone so soon after they were built will be gone again after another build."""
+CLEANUP_HOURS = 24
+"""An engine whose files cannot be removed is kept for so long."""
+CLEANUP_RETRY_SECONDS = 3600.0
 SERVED_SECONDS = 60.0
 """An unused engine whose time is over, and from whose files pods still serve, is looked at so often until they are gone."""
 
@@ -83,6 +86,11 @@ class _Scene:
 def job_name(engine: str, retry: str) -> str:
     """Name of the Job that builds an engine; another `retry` text is another Job."""
     return f"{engine}-{hashlib.sha256(retry.encode()).hexdigest()[:8]}"
+
+
+def cleanup_name(engine: str) -> str:
+    """Name of the Job that takes an engine's files out of the store."""
+    return f"{engine}-cleanup"
 
 
 def plan_engine(engine: DiffusionEngine, observed: ObservedBuild, settings: OperatorSettings, now: datetime) -> EnginePlan:
@@ -346,13 +354,43 @@ def _expiry(scene: _Scene) -> datetime | None:
 
 
 def _retired(scene: _Scene) -> EnginePlan:
-    """Take the files out of the store, then delete the engine; where the files cannot be removed the engine goes all the same.
+    """Take the files out of the store, then delete the engine.
 
     Files that another engine has too stay for it, and the last one takes them out.
     """
-    owner, result, is_shared = scene.owner, scene.status.result, scene.observed.artifact_use is ArtifactUse.SHARED
-    if result is not None and scene.observed.cleanup is JobPhase.ABSENT and not is_shared:
-        return Plan(scene.status, apply=(cleanup_job(f"{owner.name}-cleanup", owner, result.artifact, scene.settings),))
-    if result is not None and scene.observed.cleanup not in (JobPhase.ABSENT, JobPhase.SUCCEEDED, JobPhase.FAILED):
-        return Plan(scene.status)
-    return Plan(scene.status, delete=(Ref(scene.engine.api_version, scene.engine.kind, owner.namespace, owner.name),))
+    owner, result, cleanup = scene.owner, scene.status.result, scene.observed.cleanup
+    itself = Ref(scene.engine.api_version, scene.engine.kind, owner.namespace, owner.name)
+    is_shared = scene.observed.artifact_use is ArtifactUse.SHARED
+    if result is None or cleanup is JobPhase.SUCCEEDED or (is_shared and cleanup in (JobPhase.ABSENT, JobPhase.FAILED)):
+        return Plan(scene.status, delete=(itself,))
+    match cleanup:
+        case JobPhase.ABSENT:
+            return Plan(scene.status, apply=(cleanup_job(cleanup_name(owner.name), owner, result.artifact, scene.settings),))
+        case JobPhase.FAILED:
+            return _uncleaned(scene, result, itself)
+        case _:
+            return Plan(scene.status)
+
+
+def _uncleaned(scene: _Scene, result: EngineResult, itself: Ref) -> EnginePlan:
+    """Keep the engine, which alone names its files, and try again; in the end it goes all the same, and an event says what stays."""
+    name, place = cleanup_name(scene.owner.name), _place(scene, result.artifact)
+    told = next((each for each in scene.status.conditions if each.type is READY and each.reason is Reason.CLEANUP_FAILED), None)
+    if told is not None and scene.now - told.last_transition_time >= timedelta(hours=CLEANUP_HOURS):
+        message = f"{place} stays, for Job {name} could not remove it for {CLEANUP_HOURS} hours; remove it by hand"
+        return Plan(scene.status, delete=(itself,), events=(Event(EventType.WARNING, Reason.CLEANUP_FAILED.value, message),))
+    message = f"Job {name} cannot remove {place}: see `kubectl logs job/{name}`; it is tried every hour, for {CLEANUP_HOURS} hours"
+    plan = _plan(scene, fails(READY, Reason.CLEANUP_FAILED, message), phase="Cleaning up", result=result)
+    failed_at = scene.observed.cleanup_failed_at or scene.now
+    left = CLEANUP_RETRY_SECONDS - (scene.now - failed_at).total_seconds()
+    if left > 0:
+        return replace(plan, requeue_seconds=left)
+    return replace(plan, delete=(Ref("batch/v1", "Job", scene.owner.namespace, name),))
+
+
+def _place(scene: _Scene, artifact: str) -> str:
+    """Where an engine's files are, for people."""
+    store = scene.settings.engine_store
+    if isinstance(store, PvcStore):
+        return f"{artifact} on claim {store.claim_name}"
+    return f"{store_address(scene.settings, scene.owner.namespace)}/{artifact}"

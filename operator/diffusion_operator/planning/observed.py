@@ -185,6 +185,8 @@ class ObservedBuild:
     """The Job of `planning.engine.job_name`."""
     cleanup: JobPhase = JobPhase.ABSENT
     """The Job that removes its files."""
+    cleanup_failed_at: datetime | None = None
+    """When that Job failed."""
     users: int = 0
     """Deployments that use it: those that want it, and those of whose kept revisions one was made from it."""
     artifact_use: ArtifactUse = ArtifactUse.NONE

@@ -39,9 +39,9 @@ from diffusion_operator.observing.deployments import (
     revision_pods,
     revision_records,
 )
-from diffusion_operator.observing.objects import Body, annotation, controller_uid, label, part
+from diffusion_operator.observing.objects import Body, annotation, condition, controller_uid, label, part, time_of
 from diffusion_operator.observing.pods import ended, files_missing_at, newest
-from diffusion_operator.planning.engine import job_name
+from diffusion_operator.planning.engine import cleanup_name, job_name
 from diffusion_operator.planning.engine_identity import engine_identity, kept_prompts
 from diffusion_operator.planning.observed import (
     ArtifactUse,
@@ -112,12 +112,13 @@ class Observation:
         pods = self._store.labelled(kinds.POD, namespace, ENGINE, name)
         mounts = await mounts_of(self._client, (pod for pod in pods if label(pod, COMPONENT) != SERVING), now)
         job = await self._job(engine, job_name(name, retry), mounts.troubles)
-        cleanup = self._store.get(kinds.JOB, namespace, f"{name}-cleanup")
+        cleanup = self._store.get(kinds.JOB, namespace, cleanup_name(name))
         starts = job.phase is JobPhase.ABSENT and not (engine.status and engine.status.result)
         users = len(self._users.of(namespace, name))
         return ObservedBuild(
             job=job,
             cleanup=job_phase(cleanup, pods_of(cleanup, pods)),
+            cleanup_failed_at=time_of((condition(cleanup or {}, "Failed") or {}).get("lastTransitionTime")),
             users=users,
             artifact_use=ArtifactUse.NONE if users else self._artifact_use(engine),
             store_exists=starts and await self._store_exists(namespace),

@@ -15,7 +15,7 @@ from diffusion_operator.cluster import kinds
 from diffusion_operator.cluster.errors import LeftoverError, MissingError, RefusedError, TakenError
 from diffusion_operator.cluster.kinds import Kind
 from diffusion_operator.cluster.store import ObjectStore
-from diffusion_operator.manifests.base import Manifest
+from diffusion_operator.manifests.base import Manifest, ref_of
 from diffusion_operator.observing.objects import is_deleted, read_status, time_of
 from diffusion_operator.planning.deployment import plan_deployment
 from diffusion_operator.planning.engine import plan_engine
@@ -109,7 +109,9 @@ class Reconciler:
     async def _report(self, body: Manifest, before: Status | None, plan: Plan[Status], now: datetime) -> None:
         metadata = body["metadata"]
         if self.store.uid(kind_of_resource(body), metadata["namespace"], metadata["name"]) != metadata["uid"]:
-            return  # The plan deleted the object itself.
+            if ref_of(body) in plan.delete:  # The plan deleted the object itself.
+                await self.executor.tell(body, plan.events, now)
+            return
         try:
             written = await self.executor.write_status(body, before, plan.status)
         except MissingError:

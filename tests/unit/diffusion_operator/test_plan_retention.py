@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
+from diffusion_api.conditions import Condition, ConditionStatus, Reason
+from diffusion_api.engine import DiffusionEngineStatus
+from diffusion_operator.observing.deployments import observed_engine
+from diffusion_operator.planning.engine import EnginePlan, plan_engine
+from diffusion_operator.planning.observed import EngineState, JobPhase, ObservedBuild
+from diffusion_operator.planning.plan import EventType
 from diffusion_operator.settings import OperatorSettings
 from tests.unit.diffusion_operator.fake_cluster import FakeCluster
-from tests.unit.diffusion_operator.running import NAMESPACE, deployment, reference, running, served, settled
-from tests.unit.diffusion_operator.scenes import NOW, RESULT, SETTINGS, settings
+from tests.unit.diffusion_operator.running import NAMESPACE, deployment, reference, running, said, served, settled
+from tests.unit.diffusion_operator.scenes import NOW, RESULT, SETTINGS, engine, settings
 
 PINNED = {"uri": "hf://owner/name", "revision": "0123abc"}
 UNPINNED = {"uri": "hf://owner/name"}
@@ -83,6 +89,77 @@ def test_files_stay_for_the_revisions_of_a_namespace_that_shares_no_more():
 
     asyncio.run(scenario())
     assert cleaned(cluster) == []
+
+
+END = NOW + timedelta(seconds=SETTINGS.engine_retention_seconds)
+
+
+def unused(conditions: tuple[Condition, ...] = ()) -> dict[str, Any]:
+    status = DiffusionEngineStatus(result=RESULT, users=0, unused_since=NOW, conditions=conditions)
+    return status.to_wire()
+
+
+def failed_cleanup(status: dict[str, Any], now: datetime, options: OperatorSettings = SETTINGS) -> EnginePlan:
+    """What is planned where the Job that takes the files out failed at the end of the retention, or ten minutes ago."""
+    failed_at = max(END, now - timedelta(minutes=10))
+    return plan_engine(engine(status), ObservedBuild(cleanup=JobPhase.FAILED, cleanup_failed_at=failed_at), options, now)
+
+
+def test_an_engine_whose_files_cannot_be_removed_stays_and_says_so():
+    made = failed_cleanup(unused(), END)
+    (ready,) = made.status.conditions
+    assert (ready.status, ready.reason) == (ConditionStatus.FALSE, Reason.CLEANUP_FAILED)
+    assert f"{RESULT.artifact} on claim diffusion-engine-store" in ready.message
+    assert "Job engine-0123456789abcdef-cleanup" in ready.message
+    assert [(each.type, each.reason) for each in made.events] == [(EventType.WARNING, "CleanupFailed")]
+    assert (made.delete, made.requeue_seconds) == ((), 3600)
+    again = failed_cleanup(made.status.to_wire(), END + timedelta(minutes=5))
+    assert (again.status, again.events) == (made.status, ())
+    assert observed_engine(engine(made.status.to_wire())).state is EngineState.PENDING
+
+
+def test_files_that_could_not_be_removed_are_tried_again_after_an_hour():
+    status = failed_cleanup(unused(), END).status.to_wire()
+    later = plan_engine(engine(status), ObservedBuild(cleanup=JobPhase.FAILED, cleanup_failed_at=END), SETTINGS, END + timedelta(hours=1))
+    assert [(ref.kind, ref.name) for ref in later.delete] == [("Job", "engine-0123456789abcdef-cleanup")]
+    assert [each["kind"] for each in plan_engine(engine(status), ObservedBuild(), SETTINGS, END + timedelta(hours=1)).apply] == ["Job"]
+
+
+def test_after_a_day_an_event_names_the_files_that_stay_and_the_engine_goes():
+    status = failed_cleanup(unused(), END).status.to_wire()
+    assert not failed_cleanup(status, END + timedelta(hours=23)).delete
+    gone = failed_cleanup(status, END + timedelta(hours=24), SHARED)
+    assert [ref.kind for ref in gone.delete] == ["DiffusionEngine"]
+    ((kind, reason, message),) = [(each.type, each.reason, each.message) for each in gone.events]
+    assert (kind, reason) == (EventType.WARNING, "CleanupFailed")
+    assert f"s3://models/engines/shared/{RESULT.artifact} stays" in message
+
+
+def test_what_stays_of_an_engine_is_told_though_it_is_gone():
+    cluster = FakeCluster()
+    cluster.put(deployment())
+
+    async def scenario():
+        now = [NOW]
+        async with running(cluster, now=lambda: now[0]) as operator:
+            await served(operator, cluster)
+            cluster.remove(reference("DiffusionDeployment", "klein"))
+            await settled(operator)
+            now[0] += timedelta(days=30)
+            for _ in range(2):
+                await operator.resync()
+                await settled(operator)
+                cluster.run_jobs({}, exit_code=1)
+                await settled(operator)
+                assert said(cluster.one("DiffusionEngine")) == ("False", "CleanupFailed")
+            now[0] += timedelta(days=1)
+            cluster.run_jobs({}, exit_code=1)
+            await settled(operator)
+        return [event["note"] for _, event in cluster.of_kind("Event") if event["reason"] == "CleanupFailed"]
+
+    notes = asyncio.run(scenario())
+    assert not list(cluster.of_kind("DiffusionEngine"))
+    assert [f"{RESULT.artifact} on claim diffusion-engine-store stays" in note for note in notes].count(True) == 1
 
 
 def test_pods_without_a_revision_keep_the_files_that_they_serve_from():
