@@ -8,6 +8,8 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY = 1
 export DO_NOT_TRACK = 1
+# Without byte code each process compiles torch and diffusers anew, which takes a minute of make demo and many of make test.
+unexport PYTHONDONTWRITEBYTECODE
 STORE ?= .cache/store
 
 .DEFAULT_GOAL := help

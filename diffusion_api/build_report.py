@@ -46,13 +46,22 @@ class Comparison(ApiModel):
     """The checkpoint in torch, eager."""
     optimized: Latency
     """The compiled engine."""
+    without_step_cache: Latency | None = None
+    """The same recipe compiled without its step cache; None where it has none."""
+    in_turns: bool = True
+    """Whether they were timed in turns (A B A B …); else one after the other, because they do not fit into the memory together."""
     measured_on: str = ""
-    """Processor or GPU that both ran on: the figures hold for it alone."""
+    """Processor or GPU that all ran on: the figures hold for it alone."""
 
     @property
     def speedup(self) -> float:
         """How many times faster the engine is."""
         return self.unoptimized.median_ms / self.optimized.median_ms
+
+    @property
+    def step_cache_gain(self) -> float | None:
+        """Share of a generation's time that the step cache saves on the engine; None where there is none."""
+        return None if self.without_step_cache is None else 1 - self.optimized.median_ms / self.without_step_cache.median_ms
 
 
 class CandidateResult(ApiModel):
@@ -85,6 +94,8 @@ class PieceReport(ApiModel):
     """Piece."""
     relative_error: float | None = None
     """‖graph − torch‖₂ / ‖torch‖₂ in the exported graph (of a BF16 graph, in the same graph in FP32); None: not measured."""
+    parity_size: str = ""
+    """Largest output size that it was measured at, for example `512x512`, which may be smaller than what is served; empty: not measured."""
     onnx_mib: float
     """Size of the exported file with its weights, in MiB."""
     compiled_mib: float

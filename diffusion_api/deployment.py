@@ -81,6 +81,8 @@ class MeasuredQuality(StatusModel):
 
     psnr: float | None = None
     """Peak signal-to-noise ratio in dB."""
+    worst_psnr: float | None = None
+    """Peak signal-to-noise ratio of the worst picture, in dB."""
     ssim: float | None = None
     """Structural similarity."""
     flip: float | None = None

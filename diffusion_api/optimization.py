@@ -239,7 +239,10 @@ class QualityBudget(ApiModel):
     )
 
     min_psnr: float | None = Field(default=None, ge=0, le=100)
-    """Peak signal-to-noise ratio in dB, mean over the pictures."""
+    """Peak signal-to-noise ratio in dB, mean over the pictures, of which identical ones count as 100 dB.
+
+    The worst picture may lie at most 6 dB below it.
+    """
     min_ssim: float | None = Field(default=None, ge=0, le=1)
     """Structural similarity, mean over the pictures."""
     max_flip: float | None = Field(default=None, ge=0, le=1)

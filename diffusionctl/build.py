@@ -48,7 +48,7 @@ def _comparison(report: BuildReport) -> Table:
     speed = report.comparison
     slow, fast = (words.milliseconds(latency.median_ms) for latency in (speed.unoptimized, speed.optimized)) if speed else ("–", "–")
     table.add_row("unoptimized, in torch", slow, "–", words.mebibytes(report.unoptimized_mib))
-    table.add_row("optimized", fast, words.decibels(report.quality.psnr), words.mebibytes(report.optimized_mib))
+    table.add_row("optimized", fast, words.psnr(report.quality), words.mebibytes(report.optimized_mib))
     return table
 
 

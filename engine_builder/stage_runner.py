@@ -22,11 +22,11 @@ STAGE_VERSIONS = {
     "fetch": 1,
     "reference": 1,
     "quantize": 2,
-    "candidate": 2,
-    "step-cache": 2,
-    "export": 1,
+    "candidate": 3,
+    "step-cache": 3,
+    "export": 2,
     "compile": 1,
-    "verify": 1,
+    "verify": 2,
     "engine": 1,
 }
 # What else decides a result: the packages that compute it. A download stays what it is, and a compiler's version is among its inputs.

@@ -45,7 +45,7 @@ def explain_choice(engine: BuiltEngine, console: Console) -> None:
     title = "Recipes that were tried in torch; the speed expected is relative to the engine that is not quantized"
     table = Table("recipe", "PSNR", "expected speed", "", title=title, title_justify="left", box=None, pad_edge=False)
     for candidate in engine.report.candidates:
-        figure = words.decibels(candidate.quality.psnr if candidate.quality else None)
+        figure = words.psnr(candidate.quality)
         table.add_row(candidate.label, figure, f"{candidate.expected_speedup:.2f}×", "chosen" if candidate.chosen else candidate.note)
     console.print(table)
     if engine.report.step_cache.decision:

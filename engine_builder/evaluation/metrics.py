@@ -127,6 +127,8 @@ def measure(
 ) -> MeasuredQuality:
     """Measure what is cheap (PSNR, SSIM) always and what is dear (FLIP, LPIPS, CLIP) where the budget limits it; means over the pairs.
 
+    Of PSNR also the worst pair: identical pairs of 100 dB would hide in a mean that others are bad.
+
     Args:
         prompts: One a picture; needed for the CLIP score.
         models: Weights for LPIPS and CLIP.
@@ -137,8 +139,10 @@ def measure(
     """
     if reference.shape != candidate.shape:
         raise ValueError(f"pictures of shape {candidate.shape} cannot be compared with {reference.shape}")
+    decibels = psnr(reference, candidate)
     return MeasuredQuality(
-        psnr=float(psnr(reference, candidate).mean()),
+        psnr=float(decibels.mean()),
+        worst_psnr=float(decibels.min()),
         ssim=float(ssim(reference, candidate).mean()),
         flip=None if budget.max_flip is None else float(flip(reference, candidate).mean()),
         lpips=None if budget.max_lpips is None else float(lpips(reference, candidate, _needed(models.lpips, "lpipsUri")).mean()),

@@ -23,7 +23,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class SampleSplit:
-    """Scales and the step cache are fitted on one set; the quality gate measures on the other, which nothing was fitted to."""
+    """Scales are calibrated, and the step cache's table is fitted, on one set; the other judges.
+
+    What the other judges, it also selects: the recipe, the step cache's threshold or mask. `verify` measures on it again, on the engine.
+    """
 
     calibration: tuple[Sample, ...]
     """`calibration.samples` of them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -18,7 +18,7 @@ Clock = Callable[[], float]
 
 def measure_latency(generate: Generate, repeats: int, *, warm_up: int = 1, clock: Clock = time.perf_counter) -> Latency:
     """Time `repeats` generations after `warm_up` unmeasured ones."""
-    (latency,) = _interleaved((generate,), range(repeats, repeats + 1), math.inf, warm_up, clock)
+    (latency,) = latencies_in_turns((generate,), repeats, at_least=repeats, warm_up=warm_up, clock=clock)
     return latency
 
 
@@ -43,17 +43,27 @@ def compare_latency(
         warm_up: Turns before, which do not count.
         clock: For tests.
     """
-    first, second = _interleaved((unoptimized, optimized), range(at_least, repeats + 1), budget_seconds, warm_up, clock)
+    limits = {"at_least": at_least, "warm_up": warm_up}
+    first, second = latencies_in_turns((unoptimized, optimized), repeats, **limits, budget_seconds=budget_seconds, clock=clock)
     return Comparison(unoptimized=first, optimized=second)
 
 
-def _interleaved(variants: tuple[Generate, ...], repeats: range, budget_seconds: float, warm_up: int, clock: Clock) -> list[Latency]:
-    if not repeats or repeats[0] < 1:
-        raise ValueError(f"between {repeats.start} and {repeats.stop - 1} repeats; measure at least once")
+def latencies_in_turns(
+    variants: Sequence[Generate],
+    repeats: int,
+    *,
+    at_least: int = 1,
+    budget_seconds: float = math.inf,
+    warm_up: int = 1,
+    clock: Clock = time.perf_counter,
+) -> list[Latency]:
+    """Time any number of variants in turns; see `compare_latency`."""
+    if not 1 <= at_least <= repeats:
+        raise ValueError(f"between {at_least} and {repeats} repeats; measure at least once")
     seconds: list[list[float]] = [[] for _ in variants]
     started = clock()
-    for turn in range(warm_up + repeats[-1]):
-        if turn >= warm_up + repeats[0] and clock() - started >= budget_seconds:
+    for turn in range(warm_up + repeats):
+        if turn >= warm_up + at_least and clock() - started >= budget_seconds:
             break
         for variant, measured in zip(variants, seconds, strict=True):
             begin = clock()

@@ -85,6 +85,8 @@ def _figures(report: BuildReport) -> list[Row]:
     budget = report.job.optimization.quality_budget
     broken = within_budget(report.quality, budget)
     bound = "no PSNR limit" if budget.min_psnr is None else f"budget ≥ {budget.min_psnr:g} dB"
+    if report.quality.worst_psnr is not None:
+        bound = f"{bound}; the worst picture {words.decibels(report.quality.worst_psnr)}"
     figures: list[Row] = [
         {"name": "Quality (PSNR)", "value": words.decibels(report.quality.psnr), "detail": bound, "style": "bad" if broken else "good"}
     ]
@@ -125,7 +127,7 @@ def _candidate_row(candidate: CandidateResult) -> Row:
     return {
         "label": candidate.label,
         "speed": f"{candidate.expected_speedup:.2f}×",
-        "psnr": words.decibels(quality.psnr if quality else None),
+        "psnr": words.psnr(quality),
         "ssim": words.share(quality.ssim if quality else None),
         "size": words.mebibytes(candidate.size_mib),
         "is_chosen": candidate.chosen,
@@ -163,7 +165,7 @@ def _report_row(report: BuildReport) -> Row:
         "label": report.recipe.label,
         "accelerator": report.job.accelerator.product,
         "speed": f"{_expected_speed(report):.2f}×",
-        "psnr": words.decibels(report.quality.psnr),
+        "psnr": words.psnr(report.quality),
         "ssim": words.share(report.quality.ssim),
         "flip": words.share(report.quality.flip),
         "latency": "–" if comparison is None else f"{words.milliseconds(comparison.optimized.median_ms)} ({comparison.speedup:.2f}×)",

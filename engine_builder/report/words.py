@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from diffusion_api.build_report import BuildReport, CandidateResult
+from diffusion_api.deployment import MeasuredQuality
 
 IDENTICAL_DB = 99.95
 MIB_PER_GIB = 1024.0
@@ -13,6 +14,13 @@ def decibels(value: float | None) -> str:
     if value is None:
         return "–"
     return "identical" if value >= IDENTICAL_DB else f"{value:.1f} dB"
+
+
+def psnr(quality: MeasuredQuality | None) -> str:
+    """`41.2 dB, worst 36.0 dB` with the worst picture's; `identical` or `–`."""
+    if quality is None or quality.worst_psnr is None or quality.worst_psnr >= IDENTICAL_DB:
+        return decibels(quality.psnr if quality else None)
+    return f"{decibels(quality.psnr)}, worst {decibels(quality.worst_psnr)}"
 
 
 def share(value: float | None) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from diffusion_api.build_job import Verification
 from diffusion_api.build_report import PieceReport
 from diffusion_api.engine_manifest import Piece, TensorSpec
 from diffusion_api.recipe import NoStepCache, Precision
@@ -39,6 +40,8 @@ class CompiledEngine:
     reports: tuple[PieceReport, ...]
     warnings: tuple[str, ...]
     digest: str
+    uncached: CompiledEngine | None = None
+    """The same recipe without its step cache, which says what the cache gains; None where it has none, or no engine is run here."""
 
     @property
     def size_mib(self) -> float:
@@ -56,22 +59,31 @@ class ExportedPiece:
     outputs: tuple[TensorSpec, ...]
     size_mib: float
     relative_error: float | None
+    parity_size: str
     digest: str
 
 
 def build_pieces(context: BuildContext, choice: Choice) -> CompiledEngine:
-    """Export and compile what a recipe needs: one transformer without a step cache, its three pieces with one."""
+    """Export and compile what a recipe needs: one transformer without a step cache, its three pieces with one.
+
+    With one the whole transformer is compiled besides, for what the cache gains is measured, and another recipe may want it.
+    """
     exported = [piece for component in context.family.components for piece in export_stage(context, choice, component)]
-    context.scratch.clear()  # Compiling needs the memory, and the export may have cast the model or moved it off the GPU.
-    split = not isinstance(choice.step_cache, NoStepCache)
-    unwanted = {TRANSFORMER} if split else set(TRANSFORMER_PIECES)
-    results = [(piece, compile_stage(context, choice, piece)) for piece in exported if piece.name not in unwanted]
-    reports = [_report(piece, result) for piece, result in results]
+    context.release()  # Compiling needs the memory, and the export may have cast the model or moved it off the GPU.
+    if isinstance(choice.step_cache, NoStepCache):
+        return _engine([(piece, compile_stage(context, choice, piece)) for piece in exported if piece.name not in TRANSFORMER_PIECES])
+    is_run = context.job.verification is Verification.ENGINE
+    results = [(piece, compile_stage(context, choice, piece)) for piece in exported if is_run or piece.name != TRANSFORMER]
+    uncached = _engine([each for each in results if each[0].name not in TRANSFORMER_PIECES]) if is_run else None
+    return replace(_engine([each for each in results if each[0].name != TRANSFORMER]), uncached=uncached)
+
+
+def _engine(results: Sequence[tuple[ExportedPiece, StageResult]]) -> CompiledEngine:
     facts = [json.loads((result.path / PIECE_FILE).read_text()) for _, result in results]
     return CompiledEngine(
         pieces={piece.name: Piece.model_validate(fact["piece"]) for (piece, _), fact in zip(results, facts, strict=True)},
         folders={piece.name: result.path / "files" for piece, result in results},
-        reports=tuple(reports),
+        reports=tuple(_report(piece, result) for piece, result in results),
         warnings=tuple(dict.fromkeys(warning for fact in facts for warning in fact["warnings"])),
         digest="".join(result.digest[:16] for _, result in results),
     )
@@ -134,7 +146,7 @@ def full_weight_bytes(graphs: Iterable[GraphModule], precision: Precision) -> in
 
 
 def _exported(entry: Mapping[str, object], result: StageResult) -> ExportedPiece:
-    fields = {name: entry[name] for name in ("name", "bytes", "relativeError", "inputs", "outputs")}
+    fields = {name: entry[name] for name in ("name", "bytes", "relativeError", "paritySize", "inputs", "outputs")}
     return ExportedPiece(
         name=str(fields["name"]),
         onnx=result.path / f"{fields['name']}.onnx",
@@ -142,6 +154,7 @@ def _exported(entry: Mapping[str, object], result: StageResult) -> ExportedPiece
         outputs=_specs(fields["outputs"]),
         size_mib=float(str(fields["bytes"])) / MIB,
         relative_error=None if fields["relativeError"] is None else float(str(fields["relativeError"])),
+        parity_size=str(fields["paritySize"]),
         digest=result.digest,
     )
 
@@ -156,6 +169,7 @@ def _report(piece: ExportedPiece, result: StageResult) -> PieceReport:
     return PieceReport(
         name=piece.name,
         relative_error=piece.relative_error,
+        parity_size=piece.parity_size,
         onnx_mib=piece.size_mib,
         compiled_mib=facts["bytes"] / MIB,
         compile_seconds=facts["seconds"],

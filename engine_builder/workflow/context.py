@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -74,8 +75,15 @@ class BuildContext:
     def simulation(self, name: str, prepare: Callable[[Simulation], None]) -> Simulation:
         """Return the model of this name, loaded and `prepare`d where it is not in memory; only the last one is kept."""
         if name not in self.scratch:
-            self.scratch.clear()
+            self.release()
             simulation = load_simulation(self.family, self.checkpoint.folder, self.manifest, self.checkpoint.student, self.placement)
             prepare(simulation)
             self.scratch[name] = simulation
         return self.scratch[name]
+
+    def release(self) -> None:
+        """Forget the models in memory, and give back what torch keeps of a GPU's: TensorRT takes from the rest."""
+        self.scratch.clear()
+        if self.placement.device.type == "cuda":
+            gc.collect()  # Hooks of ModelOpt hold their modules in cycles.
+            torch.cuda.empty_cache()

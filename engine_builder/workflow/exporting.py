@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,12 @@ from engine_builder.workflow.context import BuildContext
 
 TRACED_SHAPE = Shape(width=96, height=80)
 """Traced at odd lengths, so that no axis is taken for a constant or for another axis."""
+PARITY_PIXELS = 2**18
+"""Pixels of the largest picture that parity is measured on. The VAE's attention has one head, whose matrix grows with the square of the
+pixels: 34 GB for two pictures of 2048x2048."""
+PARITY_BATCH = 2
+PARITY_STEP = 64
+"""Sides of a size made smaller are multiples of it, which every architecture takes."""
 PARITY_LIMIT_BYTES = 2 * 2**30
 """Above this a second runtime's copy of the weights does not fit beside torch's."""
 TWIN_LIMIT_BYTES = 2**28
@@ -36,8 +43,10 @@ def export_component(
         emulate: Write what the accelerator has no kernels for as plain arithmetic.
         precision: Type of what is not quantized.
     """
-    example = context.family.manifest(context.checkpoint.folder, context.job.model.sampling, [TRACED_SHAPE], 2).shapes[0].dims
-    shapes = [(example, 1), (context.manifest.shapes[0].dims, 2)]
+    checked = parity_shape(context.job.shapes[0])
+    folders = (context.checkpoint.folder, context.job.model.sampling)
+    example, largest = (plan.dims for plan in context.family.manifest(*folders, [TRACED_SHAPE, checked], PARITY_BATCH).shapes)
+    shapes = [(example, 1), (largest, PARITY_BATCH)]
     exported = []
     for graph in graphs:
         graph.module.to("cpu")  # The exporter's example inputs and constants are there.
@@ -57,9 +66,20 @@ def export_component(
             "outputs": [spec.to_wire() for spec in outputs],
             "bytes": done.size_bytes,
             "relativeError": done.relative_error,
+            "paritySize": "" if done.relative_error is None else checked.name,
         }
         for done, inputs, outputs in exported
     ]
+
+
+def parity_shape(shape: Shape) -> Shape:
+    """Return an output size of about the same form that is small enough to compute a piece at, twice, on a CPU."""
+    pixels = shape.width * shape.height * (shape.frames or 1)
+    if pixels <= PARITY_PIXELS:
+        return shape
+    scale = math.sqrt(PARITY_PIXELS / pixels)
+    width, height = (max(int(side * scale) // PARITY_STEP, 1) * PARITY_STEP for side in (shape.width, shape.height))
+    return shape.model_copy(update={"width": width, "height": height})
 
 
 def _composed(

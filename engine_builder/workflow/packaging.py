@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from diffusion_api.build_report import BuildReport, CandidateResult
+from diffusion_api.build_report import BuildReport, CacheCalibration, CandidateResult
 from diffusion_api.engine_manifest import EngineManifest
 from engine_builder.build import ENGINE_STAGE, REPORT_FILE
 from engine_builder.evaluation.metrics import Pictures
@@ -101,7 +101,7 @@ def build_report(context: BuildContext, outcome: Outcome, started_at: datetime) 
         unoptimized_mib=context.checkpoint.size_mib,
         optimized_mib=outcome.compiled.size_mib,
         candidates=tuple(_candidates(outcome)),
-        step_cache=outcome.choice.calibration,
+        step_cache=_calibration(outcome),
         pieces=outcome.compiled.reports,
         stages=tuple(context.runner.timings),
         versions=versions(),
@@ -120,6 +120,15 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue  # An optional compiler that this machine does not have.
     return found
+
+
+def _calibration(outcome: Outcome) -> CacheCalibration:
+    """Add to what the search expected of a step cache what it gains on the engine."""
+    calibration, comparison = outcome.choice.calibration, outcome.verified.comparison
+    if comparison is None or comparison.step_cache_gain is None:
+        return calibration
+    measured = f"on the engine it saves {comparison.step_cache_gain:.0%}, measured"
+    return calibration.model_copy(update={"decision": f"{calibration.decision}; {measured}"})
 
 
 def _candidates(outcome: Outcome) -> list[CandidateResult]:
@@ -141,6 +150,8 @@ def _warnings(context: BuildContext, outcome: Outcome) -> list[str]:
         )
     if not outcome.verified.on_engine and context.placement.dtype is not torch.bfloat16:
         found.append("quality was measured in torch in FP32, while the engine computes what is not quantized in BF16")
+    if outcome.verified.comparison is not None and not outcome.verified.comparison.in_turns:
+        found.append("engine and unoptimized model do not fit into the memory together, so they were timed one after the other")
     if context.placement.reason:
         found.append(f"the reference that quality is measured against was {context.placement.reason}")
     return found

@@ -81,6 +81,12 @@ def placement_for(accelerator: Accelerator, size: ModelSize) -> Placement:
     return Placement(torch.device("cpu"), torch.bfloat16, f"drawn in BF16, the checkpoint's own type: {reason}")
 
 
+def fits_beside(placement: Placement, size: ModelSize, engines_bytes: int) -> bool:
+    """Tell whether compiled engines and the unoptimized model fit into the memory together."""
+    memory = torch.cuda.get_device_properties(0).total_memory if placement.device.type == "cuda" else memory_bytes()
+    return size.bytes(placement.dtype.itemsize) + engines_bytes <= memory * USABLE
+
+
 def _require(weights: int, memory: int, place: str) -> None:
     if weights > memory * USABLE:
         raise UnsupportedTargetError(

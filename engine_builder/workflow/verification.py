@@ -1,9 +1,10 @@
-"""The `verify` stage: the compiled engine against the reference (quality) and against the unoptimized model (speed), in one run."""
+"""The `verify` stage, in one run: the compiled engine against the reference (quality), against the unoptimized model and without its
+step cache (speed)."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,16 +12,19 @@ import numpy as np
 from PIL import Image
 
 from diffusion_api.build_job import Verification
-from diffusion_api.build_report import Comparison
+from diffusion_api.build_report import Comparison, Latency
 from diffusion_api.deployment import MeasuredQuality
 from diffusion_api.engine_manifest import EngineManifest
+from diffusion_api.optimization import StepCachePolicy
 from diffusion_api.recipe import NoStepCache
 from engine_builder.evaluation.budget import within_budget
 from engine_builder.evaluation.metrics import Pictures
 from engine_builder.evaluation.reference import Drawing
-from engine_builder.evaluation.speed import compare_latency
-from engine_builder.workflow.compilation import CompiledEngine
+from engine_builder.evaluation.speed import Generate, latencies_in_turns
+from engine_builder.step_cache.plan import MIN_GAIN
+from engine_builder.workflow.compilation import MIB, CompiledEngine
 from engine_builder.workflow.context import BuildContext
+from engine_builder.workflow.placement import fits_beside, model_size
 from engine_builder.workflow.reference_stage import References, judge, measured_metrics, unoptimized
 from engine_builder.workflow.search import Choice, candidate_simulation
 from engine_builder.workflow.simulation import BATCH_SIZE, tokenizer_file
@@ -59,15 +63,16 @@ def verify_stage(
     on_engine = context.job.verification is Verification.ENGINE
 
     def work(folder: Path) -> None:
-        engine = (
+        context.release()
+        engines = [
             compiled_engine(context, compiled, manifest)
             if on_engine
             else candidate_simulation(context, choice.scored).engine(choice.step_cache)
-        )
-        found = judge(context, references, engine)
+        ]
+        found = judge(context, references, engines[0])
         if found.drawings:
             _save_pictures(found.drawings[0], folder / PICTURE_FOLDER)
-        comparison = _compare(context, engine) if on_engine and not found.failure else None
+        comparison = _compare(context, compiled, manifest, engines) if on_engine and not found.failure else None
         result = {
             "quality": found.quality.to_wire(),
             "failure": found.failure,
@@ -79,15 +84,35 @@ def verify_stage(
     candidate, cache = choice.scored.artifact.digest, None if isinstance(choice.step_cache, NoStepCache) else choice.step_cache
     measured = (context.job.verification, measured_metrics(budget), context.plan.metric_revisions)
     # Another machine is as fast as it is: what it serves is measured on it, never taken from a store that machines share.
-    inputs = (references.digest, compiled.digest, candidate, cache, *measured, context.machine if on_engine else None)
+    uncached = compiled.uncached and compiled.uncached.digest
+    inputs = (references.digest, compiled.digest, uncached, candidate, cache, *measured, context.machine if on_engine else None)
     artifact = context.runner.run("verify", inputs, work, label=choice.recipe.label)
     result = json.loads((artifact.path / RESULT_FILE).read_text())
     quality = MeasuredQuality.model_validate(result["quality"])
     comparison = Comparison.model_validate(result["comparison"]) if result["comparison"] else None
     objections = [result["failure"]] if result["failure"] else within_budget(quality, budget)
-    if comparison is not None and comparison.speedup <= 1 and not choice.scored.candidate.simulated:
-        objections.append(f"the engine is not faster than the unoptimized model ({comparison.speedup:.2f}×)")
+    if comparison is not None:
+        automatic = context.job.optimization.step_cache.policy is StepCachePolicy.AUTO
+        objections += too_slow(comparison, simulated=choice.scored.candidate.simulated, automatic_cache=automatic)
     return Verified(quality, comparison, artifact.path / PICTURE_FOLDER, tuple(objections), on_engine, artifact.digest)
+
+
+def too_slow(comparison: Comparison, *, simulated: bool, automatic_cache: bool) -> list[str]:
+    """Say why an engine's speed speaks against it; empty where it does not.
+
+    Args:
+        comparison: What was measured.
+        simulated: The format has no kernels here, so its speed means nothing.
+        automatic_cache: A step cache was chosen for its gain, not named by the job.
+    """
+    gain = comparison.step_cache_gain
+    objections = []
+    if comparison.speedup <= 1 and not simulated:
+        objections.append(f"the engine is not faster than the unoptimized model ({comparison.speedup:.2f}×)")
+    if gain is not None and gain < MIN_GAIN and automatic_cache:
+        saved = f"saves {gain:.1%} of a generation's time" if gain > 0 else "saves nothing"
+        objections.append(f"the step cache {saved} on the engine, less than {MIN_GAIN:.0%}")
+    return objections
 
 
 def compiled_engine(context: BuildContext, compiled: CompiledEngine, manifest: EngineManifest) -> Engine:
@@ -101,17 +126,50 @@ def _constants(context: BuildContext) -> Mapping[str, np.ndarray[tuple[int, ...]
     return {name: tensor.numpy() for name, tensor in context.family.constants(context.manifest).items()}
 
 
-def _compare(context: BuildContext, engine: Engine) -> Comparison:
-    slow = unoptimized(context).engine()
-    prompt, size = context.samples.evaluation[0].prompt, context.job.shapes[0].name
-    comparison = compare_latency(
-        lambda seed: slow.generate([GenerationRequest(prompt, seed, size)]),
-        lambda seed: engine.generate([GenerationRequest(prompt, seed, size)]),
-        LATENCY_REPEATS,
-        at_least=MIN_LATENCY_REPEATS,
-        budget_seconds=LATENCY_SECONDS,
+def _compare(context: BuildContext, compiled: CompiledEngine, manifest: EngineManifest, engines: list[Engine]) -> Comparison:
+    """Time the engine, the same recipe without its step cache, and the unoptimized model: in turns where all fit into the memory.
+
+    Args:
+        context: The build.
+        compiled: The engine's files.
+        manifest: Its manifest.
+        engines: The engine, loaded; taken out, so that it can make room for what is timed after it.
+    """
+    uncached = compiled.uncached
+    makers: list[Callable[[], Engine]] = [engines.pop]
+    if uncached is not None:
+        plain = manifest.model_copy(update={"pieces": dict(uncached.pieces), "step_cache": NoStepCache()})
+        makers.append(lambda: compiled_engine(context, uncached, plain))
+    makers.append(lambda: unoptimized(context).engine())
+    engines_mib = compiled.size_mib + (uncached.size_mib if uncached is not None else 0.0)
+    in_turns = fits_beside(context.placement, model_size(context.checkpoint.folder), round(engines_mib * MIB))
+    optimized, *without, slow = (_time_in_turns if in_turns else _time_one_by_one)(context, makers)
+    return Comparison(
+        unoptimized=slow,
+        optimized=optimized,
+        without_step_cache=without[0] if without else None,
+        in_turns=in_turns,
+        measured_on=context.machine,
     )
-    return comparison.model_copy(update={"measured_on": context.machine})
+
+
+def _time_in_turns(context: BuildContext, makers: Sequence[Callable[[], Engine]]) -> list[Latency]:
+    prompt, size = context.samples.evaluation[0].prompt, context.job.shapes[0].name
+
+    def drawing(engine: Engine) -> Generate:
+        return lambda seed: engine.generate([GenerationRequest(prompt, seed, size)])
+
+    return latencies_in_turns(
+        [drawing(make()) for make in makers], LATENCY_REPEATS, at_least=MIN_LATENCY_REPEATS, budget_seconds=LATENCY_SECONDS
+    )
+
+
+def _time_one_by_one(context: BuildContext, makers: Sequence[Callable[[], Engine]]) -> list[Latency]:
+    found = []
+    for make in makers:
+        found += _time_in_turns(context, [make])
+        context.release()
+    return found
 
 
 def _save_pictures(drawing: Drawing, folder: Path) -> None:

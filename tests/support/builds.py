@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tests.support.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[2]
 DIGITS = REPOSITORY / "examples" / "digits" / "digits-klein"
@@ -70,16 +76,33 @@ def start(job: Path, store: Path) -> subprocess.Popen[str]:
 
 def finish(process: subprocess.Popen[str]) -> Finished:
     out, errors = process.communicate()
-    events = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
-    return Finished(process.returncode, events, errors)
+    return Finished(process.returncode, events_of(out), errors)
+
+
+def events_of(out: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
 
 
 def run(job: Path, store: Path) -> Finished:
     return finish(start(job, store))
 
 
-def kill_in(stage: str, job: Path, store: Path) -> list[str]:
-    """Start a build and kill -9 it as soon as it says that it begins a stage; returns the stages it had done itself by then."""
+def run_here(job: Path, store: Path) -> Finished:
+    """Build in this process, which has imported torch and ModelOpt already: a process of its own takes many seconds for that alone."""
+    from engine_builder.__main__ import main  # noqa: PLC0415  # Tests without torch import this module too.
+
+    out = io.StringIO()
+    with redirect_stdout(out), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        code = main(["build", str(job), "--store", str(store)])
+    return Finished(code, events_of(out.getvalue()), "")
+
+
+def kill_in(stage: str, job: Path, store: Path, midway: Callable[[], bool] | None = None) -> list[str]:
+    """Start a build and kill -9 it as soon as it says that it begins a stage, or as soon as `midway` then holds.
+
+    Returns the stages it had done itself by then.
+    """
     process = start(job, store)
     assert process.stdout is not None
     done = []
@@ -88,6 +111,8 @@ def kill_in(stage: str, job: Path, store: Path) -> list[str]:
         if event.get("event") == "finished" and not event["reused"]:
             done.append(event["stage"])
         if event.get("event") == "started" and event["stage"] == stage:
+            if midway is not None:
+                wait_until(f"the middle of {stage}", midway, 300)
             process.send_signal(signal.SIGKILL)
             break
     process.communicate()

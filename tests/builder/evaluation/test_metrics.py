@@ -61,6 +61,14 @@ def test_psnr_follows_its_definition() -> None:
     assert psnr(PICTURES, off_by(PICTURES, 5)) == pytest.approx(20 * np.log10(255 / 5))
 
 
+def test_the_worst_picture_is_measured_beside_the_mean() -> None:
+    candidate = PICTURES.copy()
+    candidate[1] = off_by(PICTURES[1], 32)
+    found = measure(PICTURES, candidate, QualityBudget())
+    assert found.worst_psnr == pytest.approx(20 * np.log10(255 / 32))
+    assert found.psnr == pytest.approx((200 + found.worst_psnr) / 3)
+
+
 def test_psnr_does_not_wrap_around_in_eight_bits() -> None:
     black, white = np.zeros((1, 8, 8, 3), np.uint8), np.full((1, 8, 8, 3), 255, np.uint8)
     assert psnr(black, white) == psnr(white, black) == pytest.approx(0)

@@ -12,6 +12,7 @@ import torch
 from engine_builder.export import check_parity, example_inputs
 from engine_builder.quantization.backend import FAKE_QUANTIZE_DOMAIN
 from tests.builder.export.conftest import BLOCK_FORMATS, RECIPES, WIDTH, Case
+from tests.support.processor import has_vnni
 
 ExportCase = Callable[..., Case]
 SHAPES = (({"tokens": 6}, 2), ({"tokens": 11}, 3), ({"tokens": 1}, 1))
@@ -33,7 +34,8 @@ def test_openvino_computes_the_emulated_file_as_torch_does(export_case: ExportCa
     with torch.no_grad():
         expected = case.graph.module(*inputs.values()).numpy()
     actual = compiled({name: value.numpy() for name, value in inputs.items()})[0]
-    assert np.linalg.norm(actual - expected) / np.linalg.norm(expected) < 1e-3
+    tolerance = 1e-3 if has_vnni() or format != "int8" else 0.2  # Without VNNI large INT8 products saturate.
+    assert np.linalg.norm(actual - expected) / np.linalg.norm(expected) < tolerance
 
 
 @pytest.mark.parametrize("format", ["fp8", "fp8-dynamic"])

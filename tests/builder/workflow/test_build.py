@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 from diffusion_api.build_report import BuildReport
@@ -9,7 +10,8 @@ from diffusion_api.engine_manifest import EngineManifest
 from diffusion_api.parsing import parse_build_job
 from engine_builder.build import build_engine
 from engine_builder.store import Store
-from tests.support.builds import digits_job, run, write_job
+from engine_builder.workflow import verification
+from tests.support.builds import digits_job, run_here, write_job
 
 
 def report_of(finished) -> BuildReport:
@@ -31,6 +33,7 @@ def test_the_report_names_the_parity_of_every_piece(built):
     errors = {piece.name: piece.relative_error for piece in report_of(built).pieces}
     assert set(errors) == {"text_encoder", "transformer", "vae_decoder"}
     assert all(error is not None and error < 1e-3 for error in errors.values())
+    assert {piece.parity_size for piece in report_of(built).pieces} == {"64x64"}
 
 
 def test_the_manifest_carries_key_and_recipe(built):
@@ -48,7 +51,7 @@ def test_checksums_cover_every_file_of_the_package(built):
 
 
 def test_the_same_job_again_is_reused(built, shared_store, tmp_path):
-    again = run(write_job(tmp_path, digits_job()), shared_store)
+    again = run_here(write_job(tmp_path, digits_job()), shared_store)
     assert again.code == 0
     assert again.result["reused"] is True
     assert again.result["engineKey"] == built.result["engineKey"]
@@ -56,25 +59,38 @@ def test_the_same_job_again_is_reused(built, shared_store, tmp_path):
 
 def test_a_changed_step_cache_repeats_neither_quantization_nor_export(built, shared_store, tmp_path):
     masked = digits_job(stepCache={"policy": "FixedMask", "mask": [True, True, True, False]}, qualityBudget={"minPSNR": 15})
-    again = run(write_job(tmp_path, masked), shared_store)
+    again = run_here(write_job(tmp_path, masked), shared_store)
     assert again.code == 0, again.result
     assert {"fetch", "reference", "candidate", "export"} <= set(again.stages(reused=True))
-    assert set(again.stages(reused=False)) == {"compile", "verify"}  # A named mask is measured on the engine, and nowhere else.
+    assert set(again.stages(reused=False)) == {"compile", "verify", "engine"}  # A named mask is measured on the engine, and nowhere else.
     assert report_of(again).recipe.step_cache.policy == "FixedMask"
     assert {piece.name for piece in report_of(again).pieces} >= {"transformer_prelude", "transformer_body", "transformer_head"}
+    gain = report_of(again).comparison.step_cache_gain
+    assert gain is not None
+    assert report_of(again).step_cache.decision.endswith(f"on the engine it saves {gain:.0%}, measured")
+
+
+def test_a_step_cache_that_gains_too_little_on_the_engine_is_left_out(built, shared_store, tmp_path, monkeypatch):
+    monkeypatch.setattr(verification, "MIN_GAIN", 1.01)  # What no cache reaches.
+    automatic = digits_job(stepCache={"policy": "Auto"}, qualityBudget={"minPSNR": 12})
+    report = report_of(run_here(write_job(tmp_path, automatic), shared_store))
+    assert report.recipe.step_cache.policy == "None"
+    assert report.comparison.without_step_cache is None
+    (candidate,) = report.candidates
+    assert re.search(r"compiled, .*: the step cache saves .* on the engine, less than 101%", candidate.note)
 
 
 def test_another_largest_batch_repeats_nothing_but_the_compilation(built, shared_store, tmp_path):
-    again = run(write_job(tmp_path, digits_job() | {"maxBatchSize": 2}), shared_store)
+    again = run_here(write_job(tmp_path, digits_job() | {"maxBatchSize": 2}), shared_store)
     assert again.code == 0, again.result
-    assert set(again.stages(reused=False)) == {"compile", "verify"}
+    assert set(again.stages(reused=False)) == {"compile", "verify", "engine"}
 
 
 def test_a_quantized_text_encoder_is_quantized_exported_and_compiled_once_for_all_transformer_recipes(built, shared_store, tmp_path):
     text_encoder = {"components": {"textEncoder": {"format": "INT8"}}}
-    first = run(write_job(tmp_path, digits_job(quantization={"format": "INT8", **text_encoder})), shared_store)
+    first = run_here(write_job(tmp_path, digits_job(quantization={"format": "INT8", **text_encoder})), shared_store)
     smooth = {"format": "INT8", "algorithm": "SmoothQuant", **text_encoder}
-    second = run(write_job(tmp_path, digits_job(quantization=smooth)), shared_store)
+    second = run_here(write_job(tmp_path, digits_job(quantization=smooth)), shared_store)
     assert (first.code, second.code) == (0, 0), second.result
     assert first.stages(reused=False).count("quantize") == 1  # The text encoder; the transformer in INT8 is in the store.
     assert first.stages(reused=False).count("export") == 1
@@ -98,8 +114,8 @@ def test_an_engine_is_measured_anew_on_another_machine(built, shared_store, tmp_
 def test_a_corrupted_engine_is_built_again(built, shared_store, tmp_path):
     damaged = Path(built.result["path"]) / "model_repository" / "transformer" / "1" / "model.bin"
     damaged.write_bytes(damaged.read_bytes()[:-100])
-    again = run(write_job(tmp_path, digits_job()), shared_store)
+    again = run_here(write_job(tmp_path, digits_job()), shared_store)
     assert again.code == 0
     assert again.result["reused"] is False
-    assert not again.stages(reused=False) or set(again.stages(reused=False)) <= {"compile", "verify"}
+    assert not again.stages(reused=False) or set(again.stages(reused=False)) <= {"compile", "verify", "engine"}
     assert json.loads((Path(again.result["path"]) / "build.json").read_text())["engineKey"] == built.result["engineKey"]

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from diffusion_api.build_report import BuildReport
-from tests.support.builds import digits_job, run, write_job
+from tests.support.builds import digits_job, run_here, write_job
 
 
 @pytest.mark.parametrize("quantization", [{"format": "FP8"}, {"format": "NVFP4"}], ids=["FP8", "NVFP4"])
 def test_a_package_with_plans_is_built_ahead_for_blackwell(quantization, shared_store, tmp_path):
     job = digits_job(quantization=quantization)
     job |= {"accelerator": {"product": "NVIDIA-GeForce-RTX-5090", "compiler": "TensorRTRTX"}, "verification": "Simulated"}
-    finished = run(write_job(tmp_path, job), shared_store)
+    finished = run_here(write_job(tmp_path, job), shared_store)
     assert finished.code == 0, finished.result
     folder = Path(finished.result["path"])
     report = BuildReport.model_validate_json((folder / "build.json").read_text())

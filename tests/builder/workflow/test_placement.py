@@ -17,6 +17,7 @@ from engine_builder.families.registry import family_for
 from engine_builder.fetch.tensor_files import TensorInfo
 from engine_builder.store import Store
 from engine_builder.workflow import placement, simulation
+from engine_builder.workflow.context import BuildContext
 from engine_builder.workflow.placement import GIB, ModelSize, Placement, placement_for, size_of_tensors
 from tests.support.builds import DIGITS, digits_job
 
@@ -67,6 +68,23 @@ def test_a_gpu_without_the_memory_is_refused(monkeypatch):
     memory(monkeypatch, gib=999, gpu_gib=16)
     with pytest.raises(UnsupportedTargetError, match=r"the GPU has 16\.0 GiB"):
         placement_for(GPU, KLEIN_4B)
+
+
+@pytest.mark.parametrize(("engines_gib", "together"), [(1, True), (100, True), (130, False)])
+def test_a_gpu_holds_engine_and_unoptimized_model_together_where_both_fit(monkeypatch, engines_gib, together):
+    memory(monkeypatch, gib=1, gpu_gib=180)
+    where = placement_for(GPU, KLEIN_4B)  # 15 GiB in BF16; a fifth of the memory stays for everything else.
+    assert placement.fits_beside(where, KLEIN_4B, engines_gib * GIB) is together
+
+
+def test_a_released_gpu_is_free_for_the_compiler(monkeypatch):
+    freed = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append("cache"))
+    models = {"unoptimized": object()}
+    for device in ("cpu", "cuda"):
+        BuildContext.release(SimpleNamespace(scratch=models, placement=Placement(torch.device(device), torch.bfloat16)))
+    assert freed == ["cache"]
+    assert models == {}
 
 
 def test_a_build_is_refused_before_anything_is_loaded(monkeypatch, tmp_path):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from diffusion_api.build_report import CandidateResult
 from diffusion_api.deployment import MeasuredQuality
 from diffusion_api.optimization import QualityBudget
@@ -23,6 +25,24 @@ def test_each_broken_limit_is_a_sentence_with_its_field() -> None:
 
 def test_what_was_not_measured_or_is_nan_is_never_a_pass() -> None:
     assert len(within_budget(MeasuredQuality(psnr=float("nan"), flip=None), BUDGET)) == 2
+
+
+def test_a_bad_picture_does_not_hide_behind_a_good_mean() -> None:
+    hidden = MeasuredQuality(psnr=79.5, worst_psnr=18, flip=0.05)  # Six identical pictures, and two at 18 dB.
+    assert within_budget(hidden, BUDGET) == [
+        "the worst picture's PSNR is 18.0 dB, more than 6 dB under the budget's 35 dB (qualityBudget.minPSNR); the mean is 79.5 dB"
+    ]
+
+
+@pytest.mark.parametrize(("worst", "held"), [(29.0, True), (28.99, False), (float("nan"), False), (None, True)])
+def test_the_worst_picture_may_be_six_decibels_under_the_budget(worst: float | None, held: bool) -> None:
+    assert (within_budget(MeasuredQuality(psnr=40, worst_psnr=worst, flip=0), BUDGET) == []) is held
+
+
+def test_the_worst_picture_stands_beside_the_mean() -> None:
+    quality = MeasuredQuality(psnr=41.23, worst_psnr=36.04, flip=0.031)
+    assert quality_summary(quality, BUDGET) == "41.2 dB, worst 36.0 dB (≥ 35 dB), FLIP 0.031 (≤ 0.08)"
+    assert quality_summary(quality, QualityBudget()) == "41.2 dB, worst 36.0 dB (no budget)"
 
 
 def test_quality_is_summed_up_against_the_budget() -> None:

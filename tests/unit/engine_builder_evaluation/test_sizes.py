@@ -12,5 +12,6 @@ def test_samples_are_dealt_out_to_the_sizes_in_turns() -> None:
 
 
 def test_of_several_sizes_the_worst_decides_metric_by_metric() -> None:
-    small, large = MeasuredQuality(psnr=40, ssim=0.9, flip=0.02), MeasuredQuality(psnr=30, ssim=0.95, flip=0.01)
-    assert worst_quality([small, large]) == MeasuredQuality(psnr=30, ssim=0.9, flip=0.02)
+    small = MeasuredQuality(psnr=40, worst_psnr=20, ssim=0.9, flip=0.02)
+    large = MeasuredQuality(psnr=30, worst_psnr=28, ssim=0.95, flip=0.01)
+    assert worst_quality([small, large]) == MeasuredQuality(psnr=30, worst_psnr=20, ssim=0.9, flip=0.02)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine_builder.evaluation.speed import compare_latency, measure_latency
+from engine_builder.evaluation.speed import compare_latency, latencies_in_turns, measure_latency
 
 
 class FakeMachine:
@@ -24,6 +24,14 @@ def test_two_variants_are_measured_in_turns_with_equal_seeds() -> None:
     machine = FakeMachine()
     compare_latency(machine.work("a", 0.1), machine.work("b", 0.05), repeats=2, clock=lambda: machine.now)
     assert machine.calls == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2), ("b", 2)]
+
+
+def test_any_number_of_variants_takes_turns() -> None:
+    machine = FakeMachine()
+    variants = [machine.work(name, seconds) for name, seconds in (("a", 0.1), ("b", 0.05), ("c", 0.02))]
+    found = latencies_in_turns(variants, repeats=2, clock=lambda: machine.now)
+    assert [name for name, _ in machine.calls] == list("abcabcabc")
+    assert [round(latency.median_ms) for latency in found] == [100, 50, 20]
 
 
 def test_the_warm_up_does_not_count() -> None:

@@ -2,12 +2,26 @@ from __future__ import annotations
 
 import pytest
 
+from diffusion_api.deployment import MeasuredQuality
 from engine_builder.report import words
 
 
 @pytest.mark.parametrize(("value", "text"), [(None, "–"), (100.0, "identical"), (41.26, "41.3 dB")])
 def test_decibels(value: float | None, text: str) -> None:
     assert words.decibels(value) == text
+
+
+@pytest.mark.parametrize(
+    ("quality", "text"),
+    [
+        (None, "–"),
+        (MeasuredQuality(psnr=41.26), "41.3 dB"),
+        (MeasuredQuality(psnr=41.26, worst_psnr=36), "41.3 dB, worst 36.0 dB"),
+        (MeasuredQuality(psnr=100, worst_psnr=100), "identical"),
+    ],
+)
+def test_psnr_names_the_worst_picture(quality: MeasuredQuality | None, text: str) -> None:
+    assert words.psnr(quality) == text
 
 
 @pytest.mark.parametrize(("value", "text"), [(None, "–"), (2.34, "2.3 MiB"), (512.3, "512 MiB"), (7578.0, "7.4 GiB")])
