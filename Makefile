@@ -42,7 +42,7 @@ demo: install serve-env ## Build, check and serve the digits model, and draw ten
 
 .PHONY: test
 test: install serve-env ## Run every test, in two processes: one builds and serves models, the other has a cluster
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --cov --cov-report=term
+	$(BIN)/python -m pytest --numprocesses 2 --cov --cov-report=term
 
 .PHONY: test-unit
 test-unit: install ## Run the tests that need neither torch nor a cluster

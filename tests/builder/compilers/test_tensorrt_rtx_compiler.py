@@ -45,7 +45,7 @@ def test_what_a_plan_tells_only_on_a_gpu_is_recorded(request_for, tmp_path):
 
 def test_a_plan_is_not_run_without_a_gpu(request_for, tmp_path):
     compiled = compiler_for(ADA).compile(request_for(), tmp_path)
-    with pytest.raises(PieceError, match=r"TensorRT plan for compute capability 8\.9, and this machine has no GPU"):
+    with pytest.raises(PieceError, match=r"TensorRT-RTX plan for compute capability 8\.9, and this machine has no GPU"):
         load_runner(compiled.folder, compiled.piece)
 
 
