@@ -20,7 +20,10 @@ NATIVE = {"none", "int8-max", "int8-smoothquant"}
 
 @pytest.fixture(scope="module")
 def deployments(tmp_path_factory) -> dict[str, Path]:
-    """The examples on as few samples as other tests, whose reference and unquantized pieces are then found in the session's store."""
+    """The examples on as few samples as other tests, whose reference and unquantized pieces are then found in the session's store.
+
+    On so few SmoothQuant is no better than 28 dB; what a budget refuses is tested elsewhere.
+    """
     folder = tmp_path_factory.mktemp("formats")
     return {file.stem: on_few_samples(file, folder / file.name) for file in FILES}
 
@@ -28,7 +31,7 @@ def deployments(tmp_path_factory) -> dict[str, Path]:
 def on_few_samples(example: Path, copy: Path) -> Path:
     deployment = yaml.safe_load(example.read_text())
     deployment["spec"]["model"]["uri"] = f"file://{DIGITS}"
-    deployment["spec"]["optimization"] |= {"calibration": {"samples": 4}, "qualityBudget": {"minPSNR": 30}}
+    deployment["spec"]["optimization"] |= {"calibration": {"samples": 4}, "qualityBudget": {"minPSNR": 20}}
     copy.write_text(yaml.safe_dump(deployment))
     return copy
 
