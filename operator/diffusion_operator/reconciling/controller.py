@@ -59,11 +59,15 @@ class ControllerLoop:
         self.queue: WorkQueue[Key] = WorkQueue(QueueMetrics(metrics, controller), back_off)
         self._reconcile, self._metrics = reconcile, metrics
         self._settling = Settling(back_off)
+        self._heard: dict[Key, int] = {}
+        """Newest generation that was heard of, of objects that are not at rest."""
         metrics.unfinished.labels(controller).set_function(lambda: sum(self.queue.working_seconds()))
         metrics.longest.labels(controller).set_function(lambda: max(self.queue.working_seconds(), default=0.0))
 
     def want(self, key: Key, generation: int | None = None) -> None:
         """Want a look, at once unless the object is held back; `generation` is its own where it is its own change that wants it."""
+        if generation is not None:
+            self._heard[key] = generation
         seconds = self._settling.held_seconds(key, generation)
         if seconds > 0:
             self.queue.add_after(key, seconds)
@@ -92,9 +96,10 @@ class ControllerLoop:
         """Reconcile one key and say when it is due again."""
         started = time.perf_counter()
         result = "error"
+        looked_at = self._heard.get(key)
         try:
             outcome = await self._reconcile(key)
-            result = self._due_again(key, outcome)
+            result = self._due_again(key, outcome, looked_at)
         except ClusterError as error:
             self._put_off(key, error)
         except Exception:  # A bug must not end the worker, nor the other objects' service: it is logged, counted, and tried again.
@@ -106,10 +111,13 @@ class ControllerLoop:
             if result == "error":
                 self._metrics.reconcile_errors.labels(self.controller).inc()
 
-    def _due_again(self, key: Key, outcome: Outcome) -> str:
+    def _due_again(self, key: Key, outcome: Outcome, looked_at: int | None) -> str:
         self.queue.forgive(key)
         held_seconds = self._settling.look(key, outcome)
-        if held_seconds > 0:
+        has_changed = self._heard.get(key) != looked_at
+        if not outcome.changed:
+            self._heard.pop(key, None)
+        if held_seconds > 0 and not has_changed:  # A spec that changed during this look waits for nothing.
             self.queue.put_off(key, held_seconds)
             self._metrics.unsettled.labels(self.controller).inc()
             logger.warning("its children change again and again; another field manager may undo it; next in %.1f s", held_seconds)

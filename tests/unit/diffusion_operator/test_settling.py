@@ -6,6 +6,8 @@ import asyncio
 
 import pytest
 
+from diffusion_operator.metrics import OperatorMetrics
+from diffusion_operator.reconciling.controller import ControllerLoop
 from diffusion_operator.reconciling.keys import Controller, Key, Outcome
 from diffusion_operator.reconciling.settling import LONGEST_SECONDS, SETTLING_LIMIT, SETTLING_SECONDS, Settling
 from diffusion_operator.reconciling.work_queue import BackOff
@@ -100,3 +102,21 @@ def test_another_field_manager_that_never_gives_in_makes_no_hot_loop(is_prompt):
     assert fought == SETTLING_LIMIT + 1
     assert told == 1
     assert replicas == 2, "a changed spec is carried out all the same"
+
+
+def test_a_spec_that_changes_during_the_look_that_holds_its_object_back_waits_for_nothing():
+    async def scenario():
+        async def reconcile(key):
+            loop.want(key, generation=len(looks))  # As the watch does when somebody changes the spec meanwhile.
+            looks.append(key)
+            return REPEATED
+
+        looks = []
+        loop = ControllerLoop(Controller.DEPLOYMENT, reconcile, OperatorMetrics(), BackOff(first_seconds=60.0, jitter=0.0))
+        loop.want(KEY)
+        for _ in range(SETTLING_LIMIT + 5):
+            key = await asyncio.wait_for(loop.queue.get(), 1)
+            await loop.work_on(key)
+            loop.queue.done(key)
+
+    asyncio.run(scenario())
