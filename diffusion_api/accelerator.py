@@ -8,7 +8,7 @@ from typing import Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from diffusion_api.base import ApiModel, CelRule, cel_rules
+from diffusion_api.base import LABEL_VALUE_PATTERN, ApiModel, CelRule, cel_rules
 from diffusion_api.optimization import QuantizationFormat
 
 CPU = "CPU"
@@ -91,7 +91,7 @@ class Accelerator(ApiModel):
         )
     )
 
-    product: str = Field(min_length=1, max_length=63)
+    product: str = Field(min_length=1, max_length=63, pattern=LABEL_VALUE_PATTERN)
     """Value of the node label `nvidia.com/gpu.product`, for example `NVIDIA-B200`, or `CPU`."""
     count: int = Field(default=1, ge=1, le=1)
     """GPUs per replica."""

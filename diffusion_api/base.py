@@ -14,6 +14,7 @@ VERSION = "v1alpha1"
 API_VERSION: Literal["diffusionoperator.io/v1alpha1"] = "diffusionoperator.io/v1alpha1"
 DNS_SUBDOMAIN_PATTERN = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"
 DNS_LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+LABEL_VALUE_PATTERN = r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from diffusion_api.base import DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN
+from diffusion_api.base import DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN, LABEL_VALUE_PATTERN
 from diffusion_api.model_spec import URI_PATTERN, URI_SCHEMES
 from diffusion_api.problems import Problem
 
@@ -31,6 +31,7 @@ KINDS: tuple[tuple[type, str], ...] = (
 PATTERN_SENTENCES = {
     URI_PATTERN: f"is no address that can be fetched; start it with {', '.join(f'{scheme}://' for scheme in URI_SCHEMES)}",
     DNS_LABEL_PATTERN: "is no DNS label; use lower-case letters, digits and '-', and begin and end with a letter or digit",
+    LABEL_VALUE_PATTERN: "is no value of a node label; use letters, digits, '-', '_' and '.', and begin and end with a letter or digit",
     DNS_SUBDOMAIN_PATTERN: "is no Kubernetes name; use lower-case letters, digits, '-' and '.'",
     r"^[1-7]g\.[0-9]+gb$": "is no MIG profile; write it as 1g.23gb",
     r"^[0-9]+\.[0-9]$": "is no compute capability; write it as 10.0, in quotes",

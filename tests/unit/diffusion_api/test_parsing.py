@@ -34,6 +34,12 @@ WRONG: list[tuple[str, object, str]] = [
     ("model.revision", "", "spec.model.revision: needs at least 1 character, and has 0"),
     ("model.revision", 83, "spec.model.revision: expected text, not a whole number (83); put it in quotes"),
     ("model.secretName", "HF", "spec.model.secretName: HF is no Kubernetes name; use lower-case letters, digits, '-' and '.'"),
+    (
+        "accelerator.product",
+        "NVIDIA B200",
+        "spec.accelerator.product: NVIDIA B200 is no value of a node label; use letters, digits, '-', '_' and '.', and begin and end with a "
+        "letter or digit",
+    ),
     ("model.secretname", "hf", "spec.model.secretname: is not a field here; did you mean secretName?"),
     ("model.secret_name", "hf", "spec.model.secret_name: is not a field here; did you mean secretName?"),
     ("model.sampling.sigmas", [0.5, 1.0], "spec.model.sampling: sigmas must descend strictly, for example [1.0, 0.75, 0.5, 0.25]"),
