@@ -37,8 +37,8 @@ WRONG: list[tuple[str, object, str]] = [
     (
         "accelerator.product",
         "NVIDIA B200",
-        "spec.accelerator.product: NVIDIA B200 is no value of a node label; use letters, digits, '-', '_' and '.', and begin and end with a "
-        "letter or digit",
+        "spec.accelerator.product: NVIDIA B200 is no value of a node label; use letters, digits, '-', '_' and '.', and begin and end with "
+        "a letter or digit",
     ),
     ("model.secretname", "hf", "spec.model.secretname: is not a field here; did you mean secretName?"),
     ("model.secret_name", "hf", "spec.model.secret_name: is not a field here; did you mean secretName?"),
