@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import queue
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Self, TypedDict, Unpack
 
@@ -18,8 +19,18 @@ from engine_runtime.triton.config import PIPELINE, PIPELINE_INPUTS
 _NUMPY_TYPES = {"TYPE_STRING": np.object_, "TYPE_INT64": np.int64, "TYPE_INT32": np.int32, "TYPE_FP32": np.float32, "TYPE_BOOL": np.bool_}
 
 
+# A connection of its own: gRPC would else share one with every other client of the same address, which none of them then can leave.
+CHANNEL_ARGUMENTS = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+ENDING_WORDS = ("Server exiting", "Server not ready")
+"""What Triton 2.51 says of requests from SIGTERM on."""
+
+
 class ServerError(GenerationError):
     """The server refused or failed; the message is its own."""
+
+
+class ServerGoneError(ServerError):
+    """The server ends, or the connection broke; a new connection may lead to another server."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +64,8 @@ class GenerateOptions(TypedDict, total=False):
 class PipelineClient:
     """One connection and one stream, kept open over many requests, which are made one after the other.
 
-    Opening them anew costs a request some milliseconds. For one thread; more threads take a client each.
+    Opening them anew costs a request some milliseconds. That happens where the server behind them ended between two requests, as a
+    pod behind a Service does. For one thread; more threads take a client each.
     """
 
     def __init__(self, url: str) -> None:
@@ -63,7 +75,7 @@ class PipelineClient:
             url: Host and gRPC port, for example `localhost:8001`.
         """
         self.url = url
-        self._client = triton.InferenceServerClient(url)
+        self._client = _connected(url)
         self._answers: queue.SimpleQueue[tuple[Any, Exception | None]] | None = None
 
     def __enter__(self) -> Self:
@@ -108,21 +120,37 @@ class PipelineClient:
             "output_format": output_format.encode(),
             "preview_every": preview_every or None,
         }
-        answers = self._answers or self._open()
-        ended = False
+        inputs, was_open, answered = _inputs(values), self._answers is not None, False
         try:
-            self._client.async_stream_infer(PIPELINE, _inputs(values))
-            for answer in _answers(answers, timeout_seconds):
-                ended = not answer.is_preview
-                yield answer
-        finally:
-            if not ended:
-                self._end_stream()  # What still comes belongs to a request that nobody waits for.
+            with closing(self._ask(inputs, timeout_seconds)) as answers:
+                for answer in answers:
+                    answered = True
+                    yield answer
+        except ServerGoneError:
+            if answered or not was_open:
+                raise
+            self.close()
+            self._client = _connected(self.url)
+            yield from self._ask(inputs, timeout_seconds)
 
     def close(self) -> None:
         """Cancel what runs and close the connection."""
         self._end_stream()
         self._client.close()
+
+    def _ask(self, inputs: list[Any], timeout_seconds: float) -> Generator[GeneratedImage]:
+        answers = self._answers or self._open()
+        ended = False
+        try:
+            self._client.async_stream_infer(PIPELINE, inputs)
+            for answer in _answers(answers, timeout_seconds):
+                ended = not answer.is_preview
+                yield answer
+        except InferenceServerException as error:  # The stream broke since the last request.
+            raise ServerGoneError(str(error.message())) from None
+        finally:
+            if not ended:
+                self._end_stream()  # What still comes belongs to a request that nobody waits for.
 
     def _open(self) -> queue.SimpleQueue[tuple[Any, Exception | None]]:
         _require_live(self._client, self.url)
@@ -141,6 +169,10 @@ def generate(url: str, prompt: str, **options: Unpack[GenerateOptions]) -> Itera
     """Generate one picture over a connection of its own; see `PipelineClient.generate`."""
     with PipelineClient(url) as client:
         yield from client.generate(prompt, **options)
+
+
+def _connected(url: str) -> Any:
+    return triton.InferenceServerClient(url, channel_args=CHANNEL_ARGUMENTS)
 
 
 def _require_live(client: Any, url: str) -> None:
@@ -171,9 +203,18 @@ def _answers(answers: queue.SimpleQueue[tuple[Any, Exception | None]], timeout_s
         except queue.Empty:
             raise ServerError(f"no answer within {timeout_seconds:g} s") from None
         if error is not None:
-            raise ServerError(error.message() if hasattr(error, "message") else str(error))
+            raise _server_error(error)
         image, content_type, metadata = (result.as_numpy(name)[0] for name in ("image", "content_type", "metadata"))
         answer = GeneratedImage(bytes(image), content_type.decode(), json.loads(metadata))
         yield answer
         if not answer.is_preview:
             return
+
+
+def _server_error(error: Exception) -> ServerError:
+    if not isinstance(error, InferenceServerException):
+        return ServerError(str(error))
+    message = str(error.message())
+    # A model's own UNAVAILABLE, for example a full queue, comes without a status.
+    is_gone = error.status() == "StatusCode.UNAVAILABLE" or message.endswith(ENDING_WORDS)
+    return ServerGoneError(message) if is_gone else ServerError(message)

@@ -12,6 +12,9 @@ from engine_runtime.triton.text_proto import EnumWord, Message, text_proto
 PIPELINE = "pipeline"
 """Name of the model that users call."""
 
+PENDING_METRIC = "diffusion_pending_requests"
+"""Gauge of requests that wait or run, on Triton's /metrics."""
+
 PARAMETER_PENDING = "max_pending_requests"
 PARAMETER_CONCURRENT = "concurrent_requests"
 PARAMETER_PROMPTS = "prompt_cache_size"

@@ -11,6 +11,7 @@ import triton_python_backend_utils as pb_utils
 
 from engine_runtime.requests import GenerationResult
 from engine_runtime.triton.admission import Admission
+from engine_runtime.triton.config import PENDING_METRIC
 
 REQUEST_OUTCOMES = ("ok", "invalid", "cancelled", "refused", "failed")
 STAGES = ("queued", "encode", "denoise", "decode")
@@ -29,9 +30,8 @@ class PipelineMetrics:
         self._prompts_told = {"hit": 0, "miss": 0}
         self._requests = self._counters("diffusion_requests_total", "Finished requests", "outcome", REQUEST_OUTCOMES)
         self._seconds = self._counters("diffusion_stage_seconds_total", "Seconds that requests spent in a stage", "stage", STAGES)
-        pending = pb_utils.MetricFamily(
-            name="diffusion_pending_requests", description="Requests that wait or run", kind=pb_utils.MetricFamily.GAUGE
-        )
+        description = "Requests that wait or run"
+        pending = pb_utils.MetricFamily(name=PENDING_METRIC, description=description, kind=pb_utils.MetricFamily.GAUGE)
         self._families.append(pending)
         self._pending = pending.Metric(labels={})
 

@@ -14,6 +14,8 @@ from diffusion_api.base import DNS_SUBDOMAIN_PATTERN, ApiModel
 
 NAMESPACE_OR_ALL_PATTERN = r"^(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?)$"
 QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
+UNLOAD_SECONDS = 10
+"""Time that Triton has to unload its models."""
 
 
 class PullPolicy(StrEnum):
@@ -129,9 +131,10 @@ class ServingPolicy(ApiModel):
     shm_size: str = Field(default="1Gi", pattern=QUANTITY_PATTERN)
     """Size of the memory-backed /dev/shm, through which Triton hands tensors to its Python models; counts as memory."""
     pre_stop_seconds: int = Field(default=15, ge=0)
-    """Time between a pod's leaving the Service and Triton's end, in seconds: endpoints need it to reach every client."""
+    """Time in which a pod that leaves the Service still takes requests, in seconds: clients need it to learn of that."""
     exit_timeout_seconds: int = Field(default=120, ge=1)
-    """Time that running requests have to finish, in seconds; at least the longest generation."""
+    """Time that waiting and running requests then have to finish, in seconds; at least the longest generation. Only as much of it
+    passes as they need."""
     topology_keys: tuple[str, ...] = ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
     """Node labels over which replicas are spread where possible."""
 
@@ -223,5 +226,5 @@ class OperatorSettings(ApiModel):
 
     @property
     def grace_period_seconds(self) -> int:
-        """Time from a serving pod's deletion to its kill: leaving the Service, finishing requests, and 10 s to spare."""
-        return self.serving.pre_stop_seconds + self.serving.exit_timeout_seconds + 10
+        """Time from a serving pod's deletion to its kill: leaving the Service, finishing requests, unloading, and as much to spare."""
+        return self.serving.pre_stop_seconds + self.serving.exit_timeout_seconds + 2 * UNLOAD_SECONDS

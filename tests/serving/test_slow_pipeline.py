@@ -7,11 +7,16 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
+from diffusion_api.serving import Serving
 from engine_runtime.client import PipelineClient, ServerError, generate
+from engine_runtime.triton import drain
+from engine_runtime.triton.server import LocalTriton, TritonPorts
 from tests.serving.observing import metric, metric_of, metrics_page, wait_for_metric
+from tests.serving.toy_engine import write_toy_engine
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.serving
@@ -48,6 +53,29 @@ def test_an_open_connection_outlives_a_cancelled_request_and_a_refused_one(slow_
         (again,) = client.generate("red", seed=1)
     assert again.data == first.data
     wait_for_metric(slow_triton, 0, "diffusion_pending_requests")
+
+
+def test_a_client_opens_its_connection_anew_where_the_server_ended_between_two_requests(tmp_path, installation):
+    write_toy_engine(tmp_path / "repository", tmp_path / "work", Serving())
+    ports = TritonPorts().resolved()
+    server = partial(LocalTriton, tmp_path / "repository", installation=installation, ports=ports)
+    with server() as first, PipelineClient(first.grpc_url) as client:
+        (before,) = client.generate("red", seed=1)
+        first.stop()
+        with server():
+            (after,) = client.generate("red", seed=1)
+    assert after.data == before.data
+
+
+def test_a_server_that_drains_waits_for_the_picture_that_is_half_drawn(slow_triton):
+    drawn = metric(slow_triton, "diffusion_requests_total", outcome="ok")
+    answers = generate(slow_triton.grpc_url, "red", seed=1, preview_every=1)
+    assert next(answers).is_preview
+    with ThreadPoolExecutor(1) as pool:
+        rest = pool.submit(list, answers)
+        assert drain.main(["--timeout-seconds=60", f"--metrics-url={slow_triton.metrics_url}"]) == 0
+        assert metric(slow_triton, "diffusion_requests_total", outcome="ok") == drawn + 1
+    assert not rest.result()[-1].is_preview
 
 
 def outcome(client: PipelineClient, seed: int) -> str:

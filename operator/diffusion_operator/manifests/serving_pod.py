@@ -15,7 +15,7 @@ from diffusion_operator.manifests.base import Manifest
 from diffusion_operator.manifests.engine_store import STORE_PATH, store_env, store_env_from, store_mount, store_volume
 from diffusion_operator.manifests.labels import revision_labels, revision_selector
 from diffusion_operator.manifests.pods import container, pod_spec, requests_and_limits, variable
-from diffusion_operator.settings import OperatorSettings, PvcStore
+from diffusion_operator.settings import UNLOAD_SECONDS, OperatorSettings, PvcStore
 
 TRITON = "triton"
 PREPARE = "prepare-engine"
@@ -93,8 +93,8 @@ def prepare_container(artifact: str, spec: DiffusionDeploymentSpec, settings: Op
 def triton_container(accelerator: Accelerator, settings: OperatorSettings, *, startup_seconds: int) -> Manifest:
     """Build Triton's container.
 
-    Its end takes three steps, whose sum is the grace period: `preStop` sleeps while endpoints forget the pod, for Triton refuses
-    requests from SIGTERM on; `--exit-timeout-secs` lets running requests finish; ten seconds remain for unloading.
+    Its end takes three steps, whose sum is the grace period: `preStop` sleeps while endpoints forget the pod, then waits until its
+    requests are done, for Triton fails new and running ones from SIGTERM on; what remains is for unloading.
     """
     requests, limits = requests_and_limits(settings.serving.resources)
     ready = {"httpGet": {"path": "/v2/health/ready", "port": "http"}, "timeoutSeconds": 5}
@@ -106,7 +106,7 @@ def triton_container(accelerator: Accelerator, settings: OperatorSettings, *, st
         env=[{"name": "POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}, variable("HOME", "/tmp")],  # noqa: S108
         mounts=[store_mount(read_only=True), _read_only("models", MODELS_PATH), {"name": "shm", "mountPath": "/dev/shm"}],  # noqa: S108
         command=["tritonserver"],
-        args=triton_arguments(settings.serving.exit_timeout_seconds),
+        args=triton_arguments(settings.serving.pre_stop_seconds),
         ports=[
             {"name": "http", "containerPort": HTTP_PORT},
             {"name": "grpc", "containerPort": GRPC_PORT},
@@ -119,20 +119,36 @@ def triton_container(accelerator: Accelerator, settings: OperatorSettings, *, st
         },
         readinessProbe={**ready, "periodSeconds": 5},
         livenessProbe=live,
-        lifecycle={"preStop": {"sleep": {"seconds": settings.serving.pre_stop_seconds}}} if settings.serving.pre_stop_seconds else None,
+        lifecycle={"preStop": {"exec": {"command": drain_command(settings)}}},
         resources=container_resources(accelerator, settings, requests, limits),
     )
 
 
-def triton_arguments(exit_timeout_seconds: int) -> list[str]:
-    """Arguments of `tritonserver`. What is restricted needs the pod's uid as a key, which clients do not know."""
+def drain_command(settings: OperatorSettings) -> list[str]:
+    """Return the command of `preStop`."""
+    serving = settings.serving
+    waits = [f"--sleep-seconds={serving.pre_stop_seconds}", f"--timeout-seconds={serving.exit_timeout_seconds}"]
+    return ["python3", "-m", "engine_runtime.triton.drain", *waits, f"--metrics-url=http://localhost:{METRICS_PORT}/metrics"]
+
+
+def triton_arguments(pre_stop_seconds: int) -> list[str]:
+    """Return the arguments of `tritonserver`.
+
+    What is restricted needs the pod's uid as a key, which clients do not know. Clients must open their gRPC connections anew twice
+    while a pod leaves, else one that never does would ask it to the end; so they come to new replicas too. Running requests end first.
+
+    Args:
+        pre_stop_seconds: Time from a pod's leaving the Service to its last request; 0: clients may keep their connections.
+    """
+    connection_age = [f"--grpc-max-connection-age={pre_stop_seconds * 1000 // 2}"] if pre_stop_seconds else []
     return [
         f"--model-repository={MODELS_PATH}",
         "--model-control-mode=none",
         "--strict-readiness=true",
         "--exit-on-error=true",
         "--disable-auto-complete-config",
-        f"--exit-timeout-secs={exit_timeout_seconds}",
+        f"--exit-timeout-secs={UNLOAD_SECONDS}",
+        *connection_age,
         f"--http-port={HTTP_PORT}",
         f"--grpc-port={GRPC_PORT}",
         f"--metrics-port={METRICS_PORT}",

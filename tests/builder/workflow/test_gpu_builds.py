@@ -20,7 +20,8 @@ def test_a_package_with_plans_is_built_ahead_for_blackwell(quantization, shared_
     report = BuildReport.model_validate_json((folder / "build.json").read_text())
     for piece in ("text_encoder", "transformer", "vae_decoder"):
         assert (folder / "model_repository" / piece / "1" / "model.plan").stat().st_size > 100_000
-        assert 'backend: "tensorrt"' in (folder / "model_repository" / piece / "config.pbtxt").read_text()
+        # Triton's TensorRT back end links libnvinfer, which loads no plan of TensorRT-RTX.
+        assert 'backend: "python"' in (folder / "model_repository" / piece / "config.pbtxt").read_text()
     assert not report.verified_on_engine
     assert report.comparison is None
     assert not report.simulated  # The GPU has the kernels; what was not run on it is said by verifiedOnEngine.

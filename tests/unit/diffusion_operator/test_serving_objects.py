@@ -45,9 +45,16 @@ def test_the_startup_budget_is_the_spec_s():
 
 def test_a_leaving_pod_has_time_to_be_forgotten_and_to_finish():
     pod = template(settings(serving={"preStopSeconds": 20, "exitTimeoutSeconds": 200}))
-    assert triton(pod)["lifecycle"] == {"preStop": {"sleep": {"seconds": 20}}}
-    assert "--exit-timeout-secs=200" in triton(pod)["args"]
-    assert pod["spec"]["terminationGracePeriodSeconds"] > 20 + 200
+    command = triton(pod)["lifecycle"]["preStop"]["exec"]["command"]
+    assert {"engine_runtime.triton.drain", "--sleep-seconds=20", "--timeout-seconds=200"} <= set(command)
+    (unloading,) = [int(each.split("=")[1]) for each in triton(pod)["args"] if each.startswith("--exit-timeout-secs=")]
+    assert pod["spec"]["terminationGracePeriodSeconds"] > 20 + 200 + unloading
+
+
+def test_clients_open_connections_anew_before_a_leaving_pod_stops_taking_requests():
+    assert "--grpc-max-connection-age=10000" in triton(template(settings(serving={"preStopSeconds": 20})))["args"]
+    at_once = triton(template(settings(serving={"preStopSeconds": 0})))["args"]
+    assert not any("connection-age" in argument for argument in at_once)
 
 
 def test_triton_loads_nothing_at_run_time_and_guards_its_admin_interfaces():

@@ -61,4 +61,4 @@ def test_a_mirror_replaces_the_registry_of_every_image(image, resolved):
 
 def test_the_grace_period_covers_leaving_and_finishing():
     settings = OperatorSettings.model_validate({"serving": {"preStopSeconds": 20, "exitTimeoutSeconds": 300}})
-    assert settings.grace_period_seconds == 330
+    assert settings.grace_period_seconds == 340
