@@ -54,7 +54,8 @@ def wait_for_programs(item: pytest.Item) -> None:
     if _building not in config.stash:
         _start(config)  # It waits for the one that another worker started.
     _say(config, "waiting for the test cluster's programs")
-    code = config.stash[_building].wait()
+    with config.stash[_building] as building:
+        code = building.wait()
     del config.stash[_building]
     if code:
         _say(config, f"the test cluster's programs could not be built (exit code {code}); `{BUILD}` says why")
@@ -72,19 +73,22 @@ def _waits(item: pytest.Item) -> bool:
 
 
 def _start(config: pytest.Config) -> None:
-    log = tempfile.NamedTemporaryFile("wb", prefix="cluster-programs-", suffix=".log", delete=False)  # noqa: SIM115 - the process writes on
     command = [sys.executable, "-m", "tests.e2e.cluster", "build", "--end-with-input"]
-    config.stash[_building] = subprocess.Popen(
-        command, cwd=ROOT.parent, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
-    )
+    with tempfile.NamedTemporaryFile("wb", prefix="cluster-programs-", suffix=".log", delete=False) as log:
+        config.stash[_building] = subprocess.Popen(
+            command, cwd=ROOT.parent, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+        )
     _say(config, f"building the test cluster's programs beside the tests, once; log: {log.name}")
 
 
 def stop_building(config: pytest.Config) -> None:
     """End a build that nobody waits for any more; Go's cache keeps what it did."""
     building = config.stash.get(_building, None)
-    if building is not None and building.poll() is None:
+    if building is None:
+        return
+    if building.poll() is None:
         os.killpg(building.pid, signal.SIGTERM)
+    with building:
         building.wait()
 
 
