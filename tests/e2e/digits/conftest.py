@@ -16,7 +16,7 @@ from tests.e2e.digits.team import Team, digits
 NAMESPACE = "pictures"
 TEST_SECONDS = 1800
 """The first test of all also builds the images, and others wait for builds."""
-ANYWHERE = {"test_pictures", "test_rollout", "test_uninstall"}
+ANYWHERE = {"test_pictures", "test_rollout", "test_uninstall", "test_variants"}
 """Files of tests that need no more of a cluster than a user has of one."""
 
 

@@ -87,6 +87,17 @@ def test_a_missing_checkpoint_claim_is_named(team, named):
     assert 'persistentvolumeclaim "nowhere" not found' in said["message"]
 
 
+def test_a_claim_that_nobody_binds_is_named(team, named):
+    spec = {"accessModes": ["ReadWriteOnce"], "storageClassName": "nowhere", "resources": {"requests": {"storage": "1Mi"}}}
+    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "unbound"}, "spec": spec}
+    team.kubectl.apply(claim, namespace=team.namespace)
+    deployment = other(named, 8)
+    deployment["spec"]["model"]["uri"] = "pvc://unbound/digits-klein"
+    team.apply(deployment)
+    said = team.wait_for_reason("de", engine_of(team, named), "VolumeUnavailable")
+    assert "unbound immediate PersistentVolumeClaims" in said["message"]
+
+
 def test_a_missing_secret_is_named(team, named):
     deployment = other(named, 7)
     deployment["spec"]["model"]["secretName"] = "nowhere"
