@@ -19,6 +19,18 @@ MODELS = ("builder", "cli", "serving")
 """Folders of tests that build engines and share some: with `--numprocesses 2` one process runs them, another the rest."""
 
 
+UNMEASURED = (
+    "e2e",
+    "builder/compilers",
+    "builder/export",
+    "builder/true_size",
+    "builder/workflow/test_formats.py",
+    "builder/workflow/test_gpu_builds.py",
+)
+"""Below `tests`: what takes long, and adds hardly a line to what others cover. While coverage is measured, torch's exporter, which is all
+Python, takes half as long again."""
+
+
 class FolderScheduling(LoadScopeScheduling):
     """Gives each process whole folders. Not by marks of groups: pytest-xdist 3.8 loses them under pytest 9.2."""
 
@@ -38,6 +50,9 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests of chart and cluster come last: meanwhile their programs are built."""
     items.sort(key=needs_programs)
+    for item in items:
+        if any(item.path.is_relative_to(Path(__file__).parent / path) for path in UNMEASURED):
+            item.add_marker("no_cover")
     start_building(config, items)
 
 
