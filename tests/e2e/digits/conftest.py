@@ -10,7 +10,16 @@ import pytest
 from tests.e2e.cluster.addons import renew_volumes
 from tests.e2e.cluster.kubectl import Kubectl
 from tests.e2e.conftest import Cluster
-from tests.e2e.digits.installation import CRDS, PLACE, REPOSITORY, installed, provide_checkpoint, provide_images, provide_namespace
+from tests.e2e.digits.installation import (
+    CRDS,
+    PLACE,
+    REPOSITORY,
+    installed,
+    provide_checkpoint,
+    provide_images,
+    provide_namespace,
+    remove_namespace,
+)
 from tests.e2e.digits.team import Team, digits
 
 NAMESPACE = "pictures"
@@ -47,7 +56,7 @@ def team(cluster: Cluster) -> Iterator[Team]:
         try:
             yield Team(kubectl, NAMESPACE)
         finally:
-            kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=240s")
+            remove_namespace(kubectl, NAMESPACE)
 
 
 def _problem(kubectl: Kubectl) -> str:

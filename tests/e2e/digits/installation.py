@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from diffusion_operator.manifests.labels import DEPLOYMENT
 from images.build import CACHE, ImageOptions, build_images
 from tests.e2e.cluster import layout
 from tests.e2e.cluster.images import image_names, import_image
@@ -108,6 +109,13 @@ def provide_namespace(kubectl: Kubectl, namespace: str) -> None:
     """Make a team's namespace; pods there are held to the restricted profile."""
     kubectl("create", "namespace", namespace)
     kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+
+
+def remove_namespace(kubectl: Kubectl, namespace: str) -> None:
+    """Remove a team's namespace, its pods first: Kubernetes looks at one that has pods again after half of their grace period."""
+    kubectl.run("delete", "dd", "--all", "--namespace", namespace, "--timeout=120s")
+    kubectl.run("wait", "--for=delete", "pod", f"--selector={DEPLOYMENT}", "--namespace", namespace, "--timeout=120s")
+    kubectl("delete", "namespace", namespace, "--ignore-not-found", "--timeout=240s")
 
 
 def provide_checkpoint(kubectl: Kubectl, namespace: str) -> None:

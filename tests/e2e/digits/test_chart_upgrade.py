@@ -24,6 +24,7 @@ from tests.e2e.digits.installation import (
     provide_checkpoint,
     provide_images,
     provide_namespace,
+    remove_namespace,
     values,
 )
 from tests.e2e.digits.team import Team, digits
@@ -69,7 +70,7 @@ def served_before(team: Team) -> Iterator[Team]:
         yield older
     finally:
         install(kubectl)
-        kubectl("delete", "namespace", NAMESPACE, "--timeout=240s")
+        remove_namespace(kubectl, NAMESPACE)
 
 
 def test_an_upgrade_from_the_release_before_brings_its_definitions_and_restarts_no_triton_pod(served_before: Team) -> None:

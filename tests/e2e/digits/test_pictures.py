@@ -11,7 +11,7 @@ from PIL import Image
 
 from engine_runtime.client import generate
 from examples.digits.judge import wrong_pictures
-from tests.e2e.digits.installation import provide_namespace
+from tests.e2e.digits.installation import provide_namespace, remove_namespace
 from tests.e2e.digits.team import PROMPTS, Team
 
 pytestmark = pytest.mark.timeout(1200)
@@ -28,7 +28,7 @@ def example(team: Team) -> Iterator[Team]:
         newcomer.wait_ready()
         yield newcomer
     finally:
-        team.kubectl("delete", "namespace", NAMESPACE, "--timeout=240s")
+        remove_namespace(team.kubectl, NAMESPACE)
 
 
 def test_the_service_draws_what_the_prompts_say(example):

@@ -42,8 +42,6 @@ def test_a_revision_that_cannot_load_is_given_up_and_the_last_good_one_serves_on
     assert served.get("dd")["status"]["lastGoodRevision"] == good
     assert served.get("dd")["spec"]["model"] == current["model"]
     assert load.failures == []
-    served.patch("dd", "digits", {"spec": {"serving": {"startupTimeoutSeconds": None}}})
-    served.wait_ready()
 
 
 def test_a_paused_rollout_waits_and_goes_on_when_it_may(served):
