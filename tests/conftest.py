@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Generator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
@@ -15,10 +15,9 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.support.builds import REPOSITORY, digits_job, run, write_job
 from tests.support.cluster_programs import header, needs_programs, start_building, stop_building, wait_for_programs
 
-MODELS = ("builder", "cli", "serving")
-"""Folders of tests that build engines and share some: with `--numprocesses 2` one process runs them, another the rest."""
-
-
+SHARES = {"builder": "models", "cli": "models", "serving": "models", "e2e": "cluster", "e2e/diffusion_operator": "operator"}
+"""Folders below `tests`, nearest first, and to which share of the tests they belong; all others are the operator's.
+A share runs in one process: those of `models` have built engines in common, those of `cluster` the node, for which they mostly wait."""
 UNMEASURED = (
     "e2e",
     "builder/compilers",
@@ -32,10 +31,11 @@ Python, takes half as long again."""
 
 
 class FolderScheduling(LoadScopeScheduling):
-    """Gives each process whole folders. Not by marks of groups: pytest-xdist 3.8 loses them under pytest 9.2."""
+    """Gives each process whole shares. Not by marks of groups: pytest-xdist 3.8 loses them under pytest 9.2."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "models" if nodeid.split("/")[1] in MODELS else "cluster"
+        path = PurePosixPath(nodeid.partition("::")[0]).relative_to("tests")
+        return next((SHARES[str(folder)] for folder in path.parents if str(folder) in SHARES), "operator")
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FolderScheduling:
