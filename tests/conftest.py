@@ -17,7 +17,8 @@ from tests.support.cluster_programs import header, needs_programs, start_buildin
 
 SHARES = {"builder": "models", "cli": "models", "serving": "models", "e2e": "cluster", "e2e/diffusion_operator": "operator"}
 """Folders below `tests`, nearest first, and to which share of the tests they belong; all others are the operator's.
-A share runs in one process: those of `models` have built engines in common, those of `cluster` the node, for which they mostly wait."""
+A share runs in one process: those of `models` have built engines in common, those of `cluster` the node, for which they mostly wait. More
+than two processes finish no sooner on two cores."""
 UNMEASURED = (
     "e2e",
     "builder/compilers",
