@@ -10,7 +10,7 @@ from tests.e2e.cluster import layout, lifecycle
 from tests.e2e.cluster.addons import renew_volumes
 from tests.e2e.cluster.processes import ClusterError
 from tests.e2e.cluster.programs import kubectl as kubectl_path
-from tests.e2e.digits.installation import install, provide_images, provide_namespace, uninstall
+from tests.e2e.digits.installation import install, provide_images, provide_namespace, remove_namespace, uninstall
 from tests.e2e.digits.team import Team
 
 NAMESPACE = "demo"
@@ -31,7 +31,7 @@ def _run() -> None:
     kubectl = lifecycle.up()
     _say("the cluster is up; images are built from their Dockerfiles")
     provide_images()
-    kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=240s")
+    remove_namespace(kubectl, NAMESPACE)
     uninstall(kubectl)
     renew_volumes(kubectl)
     _say("helm install")
