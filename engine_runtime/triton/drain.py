@@ -7,6 +7,8 @@ drawn by then fails with "Server not ready", however long `--exit-timeout-secs` 
 from __future__ import annotations
 
 import argparse
+import http.client
+import math
 import sys
 import time
 import urllib.error
@@ -16,21 +18,27 @@ from collections.abc import Callable, Sequence
 from engine_runtime.triton.config import PENDING_METRIC
 
 POLL_SECONDS = 0.5
+ANSWER_SECONDS = 5.0
 QUIET_POLLS = 2
 """So many looks in a row must find nothing: a request that Triton has taken is counted a moment later."""
 
 
 def pending_requests(metrics_url: str) -> float | None:
-    """Return how many requests wait or run, or None where Triton does not say: it is gone, or has loaded no pipeline yet.
+    """Return how many requests wait or run.
 
     Args:
         metrics_url: Triton's Prometheus endpoint.
+
+    Returns:
+        None where no request can be lost: nobody listens, or no pipeline is loaded yet. Infinity where Triton listens and does not
+        answer in time, as on a node that is overloaded by the very requests that are waited for.
     """
     try:
-        with urllib.request.urlopen(metrics_url, timeout=5) as answer:  # noqa: S310  # Our own http address.
+        with urllib.request.urlopen(metrics_url, timeout=ANSWER_SECONDS) as answer:  # noqa: S310  # Our own http address.
             lines = answer.read().decode().splitlines()
-    except (urllib.error.URLError, TimeoutError, ConnectionError):
-        return None
+    except (OSError, http.client.HTTPException) as error:
+        cause = error.reason if isinstance(error, urllib.error.URLError) else error
+        return None if isinstance(cause, ConnectionRefusedError) else math.inf
     return next((float(line.split()[-1]) for line in lines if line.startswith(PENDING_METRIC)), None)
 
 
@@ -50,7 +58,7 @@ def wait_until_drained(
         clock: Seconds that only grow.
 
     Returns:
-        How many requests were left when the time was over; 0 or None else.
+        How many requests were left when the time was over, infinity where nobody could tell; 0 or None else.
     """
     deadline, quiet = clock() + timeout_seconds, 0
     while True:
@@ -71,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     time.sleep(options.sleep_seconds)
     left = wait_until_drained(lambda: pending_requests(options.metrics_url), options.timeout_seconds)
     if left:
-        print(f"{left:g} requests were not done within {options.timeout_seconds:g} s and will fail", file=sys.stderr)
+        requests = f"{left:g} requests were not" if math.isfinite(left) else f"{options.metrics_url} does not answer, requests may not be"
+        print(f"{requests} done within {options.timeout_seconds:g} s and will fail", file=sys.stderr)
     return 1 if left else 0
 
 

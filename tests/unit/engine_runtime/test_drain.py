@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import chain, repeat
 
+from engine_runtime.triton import drain
 from engine_runtime.triton.drain import POLL_SECONDS, main, pending_requests, wait_until_drained
 
 METRICS = """# HELP diffusion_pending_requests Requests that wait or run
@@ -70,6 +73,18 @@ def test_a_server_that_is_gone_is_not_waited_for():
     clock = Clock()
     assert clock.drained(1, None) is None
     assert clock.now == POLL_SECONDS
+
+
+def test_a_server_that_answers_late_counts_as_busy(monkeypatch, capsys):
+    monkeypatch.setattr(drain, "ANSWER_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # Takes connections, and never says a word.
+        url = f"http://127.0.0.1:{mute.getsockname()[1]}/metrics"
+        assert pending_requests(url) == math.inf
+        assert main(["--timeout-seconds=0", f"--metrics-url={url}"]) == 1
+    assert f"{url} does not answer, requests may not be done within 0 s" in capsys.readouterr().err
+    clock = Clock()
+    assert clock.drained(1, math.inf, 1, 0) == 0
+    assert clock.now == 4 * POLL_SECONDS
 
 
 def test_the_gauge_is_read_from_triton_s_metrics():
