@@ -28,6 +28,7 @@ from engine_builder.progress import TERMINATION_LOG, BuildProgress, JsonLinesPro
 from engine_builder.removal import STAGES_KEPT_HOURS, remove_artifact
 from engine_builder.result_line import ResultLine, failure_line, json_line, removal_line, success_line, termination_message
 from engine_builder.store import Store
+from engine_runtime.sigterm import end_on_sigterm
 
 CREDENTIALS_VARIABLE = "DIFFUSION_CREDENTIALS_DIR"
 FETCH_STAGE = "fetch"
@@ -142,4 +143,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    end_on_sigterm()
     sys.exit(main())

@@ -27,6 +27,7 @@ from engine_runtime.checksums import damage
 from engine_runtime.errors import EngineFilesError
 from engine_runtime.nvidia import LIBRARIES, LIBRARY_NAMES, NoGpuError, first_gpu, library_version
 from engine_runtime.repository import load_manifest
+from engine_runtime.sigterm import end_on_sigterm
 from engine_runtime.triton.config import PIPELINE
 from engine_runtime.triton.repository import REPOSITORY_FOLDER, VERSION, link_model_repository
 
@@ -220,4 +221,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    end_on_sigterm()
     sys.exit(main())

@@ -1,0 +1,47 @@
+"""A container's program ends on SIGTERM although it is the container's first process, and even in the middle of a long call."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine_runtime.sigterm import EXIT_CODE
+from tests.support.builds import REPOSITORY
+from tests.support.waiting import wait_until
+
+
+def blocks_sigterm(process: subprocess.Popen[bytes]) -> bool:
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    (mask,) = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigBlk")]
+    return bool(mask >> (signal.SIGTERM - 1) & 1)
+
+
+def test_a_build_that_is_told_to_end_does_not_wait_for_the_call_it_is_in(tmp_path: Path) -> None:
+    pipe = tmp_path / "job.yaml"
+    os.mkfifo(pipe)  # Nobody writes into it: reading it takes for ever.
+    command = [sys.executable, "-m", "engine_builder", "build", str(pipe), "--store", str(tmp_path / "store")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, cwd=REPOSITORY) as process:
+        wait_until("the builder to listen", lambda: blocks_sigterm(process), 60)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == EXIT_CODE
+    assert b"the next attempt goes on from it" in said
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="a process namespace of one's own needs root")
+def test_the_first_process_of_a_container_ends_too(tmp_path: Path) -> None:
+    program = "from engine_runtime.sigterm import end_on_sigterm; import time; end_on_sigterm(); print(flush=True); time.sleep(600)"
+    with subprocess.Popen(
+        ["unshare", "--pid", "--fork", sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=REPOSITORY
+    ) as unshare:
+        assert unshare.stdout is not None
+        unshare.stdout.readline()
+        (first,) = Path(f"/proc/{unshare.pid}/task/{unshare.pid}/children").read_text().split()
+        os.kill(int(first), signal.SIGTERM)
+        unshare.communicate(timeout=60)
+    assert unshare.returncode == EXIT_CODE
