@@ -14,6 +14,8 @@ from tests.e2e.cluster.network import inside
 from tests.support import waiting
 
 CGROUPS = Path("/sys/fs/cgroup")
+GARBAGE_PERCENT = "200"
+"""How much the daemons' heaps, all Go's, grow between two collections: twice Go's own 100, for two cores are scarcer here than memory."""
 # The shell enters the cgroup itself, so that no child is ever born outside of it, and leaves its child to init: the cluster outlives us.
 _START = """
 cgroup=$1 log=$2; shift 2
@@ -50,7 +52,8 @@ def create_cgroups() -> None:
 def start(name: str, *command: str | Path) -> None:
     """Start a daemon in the cluster's network, logging to `logs/<name>.log`."""
     shell = ["sh", "-c", _START, "start", _daemons(), layout.LOGS / f"{name}.log", *inside(), *command]
-    started = subprocess.run(shell, stdout=subprocess.PIPE, text=True, cwd=layout.RUN, check=True)
+    environment = {"GOGC": GARBAGE_PERCENT, **os.environ}
+    started = subprocess.run(shell, stdout=subprocess.PIPE, text=True, cwd=layout.RUN, env=environment, check=True)
     (layout.PIDS / name).write_text(started.stdout)
 
 

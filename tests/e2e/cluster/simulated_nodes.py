@@ -11,10 +11,11 @@ from typing import Any
 
 from tests.e2e.cluster import layout
 from tests.e2e.cluster.kubectl import Kubectl, Manifest
-from tests.e2e.cluster.processes import is_running, start, stop
+from tests.e2e.cluster.processes import is_running, start, stop, wait_until
 from tests.e2e.cluster.programs import KWOK
 
 SIMULATED = {"diffusionoperator.io/simulated": "true"}
+_SELECTOR = ",".join(f"{name}={value}" for name, value in SIMULATED.items())
 B200_LABELS = {
     "nvidia.com/gpu.product": "NVIDIA-B200",
     "nvidia.com/gpu.memory": "183359",
@@ -53,14 +54,23 @@ def start_kwok(
         start("kwok", *_command())
     names = [f"{name}-{number}" for number in range(nodes)]
     kubectl.apply(*(simulated_node(each, labels, gpus) for each in names))
-    if names:
-        kubectl.wait("condition=Ready", *(f"node/{each}" for each in names))
+    wait_until("the simulated nodes to be ready", lambda: set(names) <= _ready(kubectl), 60 + nodes)
     return names
+
+
+def _ready(kubectl: Kubectl) -> set[str]:
+    """Return the simulated nodes that are ready. `kubectl wait` asks for one after the other, a few a second."""
+    nodes = kubectl.json("get", "nodes", "--selector", _SELECTOR)["items"]
+    return {
+        node["metadata"]["name"]
+        for node in nodes
+        if any((each["type"], each["status"]) == ("Ready", "True") for each in node["status"].get("conditions", []))
+    }
 
 
 def stop_kwok(kubectl: Kubectl) -> None:
     """Remove all simulated nodes and the pods on them; KWOK itself stays."""
-    kubectl("delete", "nodes", "--selector", ",".join(f"{name}={value}" for name, value in SIMULATED.items()))
+    kubectl("delete", "nodes", "--selector", _SELECTOR)
 
 
 def simulated_node(name: str, labels: Mapping[str, str], gpus: int) -> Manifest:
@@ -133,7 +143,7 @@ def _command() -> list[str]:
         f"--kubeconfig={layout.KUBECONFIG}",
         f"--config={layout.CONFIG / 'kwok.yaml'}",
         "--manage-all-nodes=false",
-        f"--manage-nodes-with-label-selector={','.join(f'{name}={value}' for name, value in SIMULATED.items())}",
+        f"--manage-nodes-with-label-selector={_SELECTOR}",
         f"--node-ip={layout.NODE_ADDRESS}",
         "--node-lease-duration-seconds=40",
     ]
