@@ -21,6 +21,7 @@ from tests.e2e.digits.installation import (
     remove_namespace,
 )
 from tests.e2e.digits.team import Team, digits
+from tests.e2e.digits.upgrade import Upgrade, serve_and_upgrade
 
 NAMESPACE = "pictures"
 TEST_SECONDS = 1800
@@ -69,8 +70,17 @@ def _problem(kubectl: Kubectl) -> str:
 
 
 @pytest.fixture(scope="package")
-def served(team: Team) -> Team:
-    """The digits, applied and served."""
-    team.apply(digits())
-    team.wait_ready()
+def upgraded(team: Team) -> Upgrade:
+    """The digits, built and served by the release before, and since then in this one's hands."""
+    return serve_and_upgrade(team)
+
+
+@pytest.fixture(scope="package")
+def served(team: Team, request: pytest.FixtureRequest) -> Team:
+    """The digits, applied and served; where images can be imported, they have an upgrade behind them."""
+    if PLACE.is_own:
+        request.getfixturevalue("upgraded")
+    else:
+        team.apply(digits())
+        team.wait_ready()
     return team

@@ -112,9 +112,10 @@ def provide_namespace(kubectl: Kubectl, namespace: str) -> None:
 
 
 def remove_namespace(kubectl: Kubectl, namespace: str) -> None:
-    """Remove a team's namespace, its pods first: Kubernetes looks at one that has pods again after half of their grace period."""
+    """Remove a team's namespace, its pods and volumes first: one that still has some when Kubernetes looks is not looked at for a while."""
     kubectl.run("delete", "dd", "--all", "--namespace", namespace, "--timeout=120s")
     kubectl.run("wait", "--for=delete", "pod", f"--selector={DEPLOYMENT}", "--namespace", namespace, "--timeout=120s")
+    kubectl.run("delete", "jobs,pods,pvc", "--all", "--namespace", namespace, "--timeout=120s")
     kubectl("delete", "namespace", namespace, "--ignore-not-found", "--timeout=240s")
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.e2e.digits.installation import install, values
 from tests.e2e.digits.team import changed, digits
 
-DEADLINE_SECONDS = 90
+DEADLINE_SECONDS = 60
 
 pytestmark = pytest.mark.timeout(1500)
 
