@@ -9,6 +9,7 @@ what is measured is the operator and Kubernetes, and no build. Everything shares
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import json
 import math
@@ -288,19 +289,26 @@ def _operator(kubeconfig: Path) -> Iterator[Operator]:
             "--bind-address=127.0.0.1",
         ]
         command = [sys.executable, "-m", "diffusion_operator", *flags, f"--health-port={health}", f"--metrics-port={metrics}"]
-        log = (Path(folder) / "operator.log").open("wb")
+        log_file = Path(folder) / "operator.log"
+        log = log_file.open("wb")
         process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        threading.Thread(target=_end_with, args=(process, log_file), daemon=True).start()
         operator = Operator(process, metrics)
         try:
             while not operator.leads():
-                if process.poll() is not None:
-                    raise SystemExit((Path(folder) / "operator.log").read_text()[-2000:])
                 time.sleep(0.1)
             yield operator
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=60)
             log.close()
+
+
+def _end_with(process: subprocess.Popen[bytes], log_file: Path) -> None:
+    """End the benchmark where the operator ends by itself: what is waited for does not come any more."""
+    if code := process.wait():
+        print(f"{log_file.read_text()[-2000:]}\nthe operator ended with exit code {code}", file=sys.stderr)
+        _thread.interrupt_main()
 
 
 def _free_ports() -> tuple[int, int]:

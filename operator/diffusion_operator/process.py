@@ -11,7 +11,8 @@ import logging
 import signal
 import socket
 import uuid
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from diffusion_operator.application import Operator
 from diffusion_operator.arguments import Arguments
@@ -19,6 +20,7 @@ from diffusion_operator.cluster import kinds
 from diffusion_operator.cluster.api_client import ApiClient
 from diffusion_operator.cluster.connection import Connection, connect, own_namespace
 from diffusion_operator.cluster.leadership import Leadership
+from diffusion_operator.cluster.lease_thread import LeaseThread
 from diffusion_operator.cluster.store import ref
 from diffusion_operator.cluster.watching import Watch
 from diffusion_operator.health import metrics_server, probe_server
@@ -40,26 +42,33 @@ async def run(arguments: Arguments, settings: OperatorSettings) -> int:
     connection = await connect(arguments.kubeconfig)
     metrics = OperatorMetrics()
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(ApiClient(connection, lambda code, method: metrics.requests.labels(code, method).inc()))
+        client = await stack.enter_async_context(_client(connection, metrics))
         identity = arguments.identity or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
         operator = Operator(client, settings, metrics, namespaces=arguments.namespaces, identity=identity)
         address = arguments.bind_address
         await stack.enter_async_context(probe_server(address, arguments.health_port, healthy=operator.problem, ready=operator.unready))
         await stack.enter_async_context(metrics_server(address, arguments.metrics_port, metrics.registry))
-        leadership = _leadership(arguments, client, identity)
+        leadership = None
+        if arguments.leader_election:
+            leadership = await stack.enter_async_context(LeaseThread(lambda: _leadership(arguments, metrics, identity)))
         return await _Run(arguments, connection, operator, leadership, metrics).run()
 
 
-def _leadership(arguments: Arguments, client: ApiClient, identity: str) -> Leadership | None:
-    if not arguments.leader_election:
-        return None
+def _client(connection: Connection, metrics: OperatorMetrics) -> ApiClient:
+    return ApiClient(connection, lambda code, method: metrics.requests.labels(code, method).inc())
+
+
+@asynccontextmanager
+async def _leadership(arguments: Arguments, metrics: OperatorMetrics, identity: str) -> AsyncIterator[Leadership]:
+    """Leadership over a connection of its own, with credentials of its own to renew."""
     namespace = arguments.lease_namespace or own_namespace() or "default"
-    return Leadership(client, ref(kinds.LEASE, namespace, arguments.lease_name), identity)
+    async with _client(await connect(arguments.kubeconfig), metrics) as client:
+        yield Leadership(client, ref(kinds.LEASE, namespace, arguments.lease_name), identity)
 
 
 class _Run:
     def __init__(
-        self, arguments: Arguments, connection: Connection, operator: Operator, leadership: Leadership | None, metrics: OperatorMetrics
+        self, arguments: Arguments, connection: Connection, operator: Operator, leadership: LeaseThread | None, metrics: OperatorMetrics
     ) -> None:
         self._arguments, self._operator, self._leadership = arguments, operator, leadership
         self._watch = Watch(connection, operator.store, arguments.namespaces, operator.relisted)

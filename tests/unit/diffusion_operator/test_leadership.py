@@ -3,10 +3,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import selectors
+import time
+from contextlib import asynccontextmanager
+
+import pytest
 
 from diffusion_operator.cluster import kinds
 from diffusion_operator.cluster.errors import RefusedError, UnavailableError
 from diffusion_operator.cluster.leadership import Leadership, LeaseTimes
+from diffusion_operator.cluster.lease_thread import LeaseThread
 from diffusion_operator.cluster.store import ref
 from tests.unit.diffusion_operator.fake_cluster import FakeCluster
 
@@ -160,3 +165,62 @@ def test_a_lease_that_may_not_be_taken_is_a_warning_that_names_the_right(caplog)
     assert record.levelno == logging.WARNING
     assert 'cannot get resource "leases"' in record.getMessage()
     assert "get, create and update of leases (coordination.k8s.io) in namespace operators" in record.getMessage()
+
+
+def test_an_event_loop_that_is_busy_for_longer_than_the_lease_keeps_it():
+    times = LeaseTimes(lease=1.5, renew=1.0, retry=0.1)
+    cluster = FakeCluster()
+
+    @asynccontextmanager
+    async def opened():
+        yield Leadership(cluster, LEASE, "first", times)
+
+    async def scenario():
+        async with LeaseThread(opened) as lease:
+            await lease.acquire()
+            keep = asyncio.create_task(lease.keep())
+            await asyncio.sleep(0.01)
+            taken = cluster.objects[LEASE]["metadata"]["resourceVersion"]
+            time.sleep(2 * times.lease)  # What thousands of objects at once are to the operator's event loop.
+            await asyncio.sleep(0.01)
+            assert not keep.done()
+            assert cluster.objects[LEASE]["metadata"]["resourceVersion"] != taken
+            keep.cancel()
+            await asyncio.wait({keep})
+            await lease.release()
+
+    run(scenario())
+    assert holder(cluster) == ""
+
+
+def test_a_lease_that_is_lost_in_its_thread_is_told_of():
+    cluster, clock = FakeCluster(), Clock()
+
+    @asynccontextmanager
+    async def opened():
+        yield leadership(cluster, "first", clock)
+
+    async def scenario():
+        async with LeaseThread(opened) as lease:
+            await lease.acquire()
+            keep = asyncio.create_task(lease.keep())
+            await asyncio.sleep(0.01)
+            assert not keep.done()
+            cluster.objects[LEASE]["spec"]["holderIdentity"] = "second"
+            await keep
+
+    run(scenario())
+
+
+def test_a_thread_that_cannot_open_its_client_says_why():
+    @asynccontextmanager
+    async def opened():
+        raise UnavailableError("no way to reach a cluster")
+        yield
+
+    async def scenario():
+        async with LeaseThread(opened):
+            pass
+
+    with pytest.raises(UnavailableError, match="no way to reach a cluster"):
+        run(scenario())
