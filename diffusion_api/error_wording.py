@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from diffusion_api.base import DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN, LABEL_VALUE_PATTERN
-from diffusion_api.model_spec import URI_PATTERN, URI_SCHEMES
+from diffusion_api.model_spec import URI_EXAMPLES, URI_PATTERN
 from diffusion_api.problems import Problem
 
 LONGEST_VALUE = 60
@@ -29,7 +29,7 @@ KINDS: tuple[tuple[type, str], ...] = (
 )
 # What a pattern wants, in words.
 PATTERN_SENTENCES = {
-    URI_PATTERN: f"is no address that can be fetched; start it with {', '.join(f'{scheme}://' for scheme in URI_SCHEMES)}",
+    URI_PATTERN: f"is no address that can be fetched; write it as one of {', '.join(URI_EXAMPLES)}",
     DNS_LABEL_PATTERN: "is no DNS label; use lower-case letters, digits and '-', and begin and end with a letter or digit",
     LABEL_VALUE_PATTERN: "is no value of a node label; use letters, digits, '-', '_' and '.', and begin and end with a letter or digit",
     DNS_SUBDOMAIN_PATTERN: "is no Kubernetes name; use lower-case letters, digits, '-' and '.'",

@@ -9,8 +9,8 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, field
 
 from diffusion_api.base import DNS_SUBDOMAIN_PATTERN, ApiModel, CelRule, cel_rules
 
-URI_SCHEMES = ("file", "hf", "https", "http", "oci", "pvc", "s3")
-URI_PATTERN = rf"^({'|'.join(URI_SCHEMES)})://.+$"
+URI_PATTERN = r"^(file://.+|hf://[^/]+/[^/]+.*|oci://[^/]+/.+|(https?|pvc|s3)://[^/].*)$"
+URI_EXAMPLES = ("file:///path", "hf://owner/name", "https://host/path", "oci://host/name:tag", "pvc://claim/path", "s3://bucket/path")
 Uri = Annotated[str, StringConstraints(pattern=URI_PATTERN, max_length=2048)]
 SIZE_MULTIPLE = 16  # FLUX.2: the VAE's factor 8 times patches of 2. No supported family takes a finer step.
 

@@ -13,6 +13,8 @@ from diffusion_api.build_job import BuildJob, build_job_for
 from diffusion_api.parsing import InvalidSpecError, parse_build_job, parse_deployment, parse_engine
 from tests.unit.diffusion_api.strategies import EXAMPLE, deployments
 
+WRITE_IT = "write it as one of file:///path, hf://owner/name, https://host/path, oci://host/name:tag, pvc://claim/path, s3://bucket/path"
+INCOMPLETE_URIS = ("hf://owner", "hf:///name", "https:///path", "oci://host", "pvc:///path", "s3://", "ftp://host/path")
 # (path in the spec, value, the whole line that is answered)
 WRONG: list[tuple[str, object, str]] = [
     ("shapes.0.width", 1000, "spec.shapes[0].width: 1000 is not a multiple of 16; use 992 or 1008"),
@@ -27,9 +29,9 @@ WRONG: list[tuple[str, object, str]] = [
     (
         "model.uri",
         "black-forest-labs/FLUX.2",
-        "spec.model.uri: black-forest-labs/FLUX.2 is no address that can be fetched; "
-        "start it with file://, hf://, https://, http://, oci://, pvc://, s3://",
+        f"spec.model.uri: black-forest-labs/FLUX.2 is no address that can be fetched; {WRITE_IT}",
     ),
+    *[("model.uri", uri, f"spec.model.uri: {uri} is no address that can be fetched; {WRITE_IT}") for uri in INCOMPLETE_URIS],
     ("model.uri", "hf://" + "x" * 3000, "spec.model.uri: needs at most 2048 characters, and has 3005"),
     ("model.revision", "", "spec.model.revision: needs at least 1 character, and has 0"),
     ("model.revision", 83, "spec.model.revision: expected text, not a whole number (83); put it in quotes"),
