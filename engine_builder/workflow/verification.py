@@ -4,11 +4,13 @@ step cache (speed)."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from diffusion_api.build_job import Verification
@@ -29,6 +31,7 @@ from engine_builder.workflow.reference_stage import References, judge, measured_
 from engine_builder.workflow.search import Choice, candidate_simulation
 from engine_builder.workflow.simulation import BATCH_SIZE, tokenizer_file
 from engine_runtime.executors import load_runner
+from engine_runtime.executors.threads import cpu_threads
 from engine_runtime.generation import Engine
 from engine_runtime.requests import GenerationRequest
 from engine_runtime.tokenizer import PromptTokenizer
@@ -143,7 +146,8 @@ def _compare(context: BuildContext, compiled: CompiledEngine, manifest: EngineMa
     makers.append(lambda: unoptimized(context).engine())
     engines_mib = compiled.size_mib + (uncached.size_mib if uncached is not None else 0.0)
     in_turns = fits_beside(context.placement, model_size(context.checkpoint.folder), round(engines_mib * MIB))
-    optimized, *without, slow = (_time_in_turns if in_turns else _time_one_by_one)(context, makers)
+    with _torch_threads(cpu_threads()):
+        optimized, *without, slow = (_time_in_turns if in_turns else _time_one_by_one)(context, makers)
     return Comparison(
         unoptimized=slow,
         optimized=optimized,
@@ -151,6 +155,17 @@ def _compare(context: BuildContext, compiled: CompiledEngine, manifest: EngineMa
         in_turns=in_turns,
         measured_on=context.machine,
     )
+
+
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    """Give torch as many threads as compiled pieces have: by itself it takes the machine's cores, whatever the container is given."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _time_in_turns(context: BuildContext, makers: Sequence[Callable[[], Engine]]) -> list[Latency]:

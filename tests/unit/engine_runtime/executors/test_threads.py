@@ -28,6 +28,12 @@ def test_the_environment_overrides(tmp_path, eight_cpus):
     assert cpu_threads({"DIFFUSION_CPU_THREADS": "3"}, tmp_path) == 3
 
 
+@pytest.mark.parametrize(("value", "threads"), [("2", 2), ("4,2", 4), ("0", 8), ("all", 8)])
+def test_what_limits_torch_limits_an_engine_too(value, threads, tmp_path, eight_cpus):
+    assert cpu_threads({"OMP_NUM_THREADS": value}, tmp_path) == threads
+    assert cpu_threads({"OMP_NUM_THREADS": value, "DIFFUSION_CPU_THREADS": "3"}, tmp_path) == 3
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "many", ""])
 def test_a_wrong_count_says_what_to_set(value):
     with pytest.raises(ValueError, match="set it to a number of threads"):
