@@ -1,4 +1,4 @@
-"""Asks a Service for pictures without a pause, in a pod of the cluster whose Service it is; runs as `python3 -c`, with Python alone.
+"""Asks a Service for pictures one after another, in a pod of the cluster whose Service it is; runs as `python3 -c`, with Python alone.
 
 Prints a line for each answer: `drawn`, or `failed` and why.
 """
@@ -12,6 +12,7 @@ import time
 import urllib.request
 
 TIMEOUT_SECONDS = 60
+PAUSE_SECONDS = 0.1
 
 
 def ask(url: str, prompt: str, seed: int) -> str:
@@ -33,6 +34,7 @@ def ask_on(url: str, prompts: list[str], seed: int) -> None:
     while True:
         print(ask(url, prompts[asked % len(prompts)], seed), flush=True)
         asked += 1
+        time.sleep(PAUSE_SECONDS)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Pictures that are asked for without a pause, each over a connection of its own, as clients behind a Service do."""
+"""Pictures that are asked for one after another, each over a connection of its own, as clients behind a Service do."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from engine_runtime.client import ServerError, generate
 from tests.e2e.cluster.kubectl import Kubectl, Manifest
 
 POD = "asking"
+PAUSE_SECONDS = 0.1
+"""About as long as a picture takes: half of the time each client has one under way, and leaves a node of two cores something for builds."""
 RESTRICTED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
@@ -76,6 +78,7 @@ def load_from_here(url: str, prompts: Sequence[str], clients: int) -> Iterator[L
             except ServerError as error:
                 load.failures.append(f"{time.strftime('%X')} {error}")
             asked += 1
+            stop.wait(PAUSE_SECONDS)
 
     threads = [threading.Thread(target=ask, args=(client,)) for client in range(clients)]
     for each in threads:
