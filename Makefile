@@ -41,8 +41,8 @@ demo: install serve-env ## Build, check and serve the digits model, and draw ten
 	$(BIN)/python examples/demo.py --store $(STORE)
 
 .PHONY: test
-test: install serve-env ## Run every test, in three processes: models, the operator, and what waits for a cluster
-	$(BIN)/python -m pytest --numprocesses 3 --cov --cov-report=term
+test: install serve-env ## Run every test, in two processes: one builds and serves models, the other has the operator and a cluster
+	$(BIN)/python -m pytest --numprocesses 2 --cov --cov-report=term
 
 .PHONY: test-unit
 test-unit: install ## Run the tests that need neither torch nor a cluster
