@@ -20,7 +20,7 @@ from diffusion_operator.cluster import kinds
 from diffusion_operator.cluster.api_client import ApiClient
 from diffusion_operator.cluster.connection import Connection, connect, own_namespace
 from diffusion_operator.cluster.leadership import Leadership
-from diffusion_operator.cluster.lease_thread import LeaseThread
+from diffusion_operator.cluster.lease_thread import LeaseThread, lease_thread
 from diffusion_operator.cluster.store import ref
 from diffusion_operator.cluster.watching import Watch
 from diffusion_operator.health import metrics_server, probe_server
@@ -50,7 +50,7 @@ async def run(arguments: Arguments, settings: OperatorSettings) -> int:
         await stack.enter_async_context(metrics_server(address, arguments.metrics_port, metrics.registry))
         leadership = None
         if arguments.leader_election:
-            leadership = await stack.enter_async_context(LeaseThread(lambda: _leadership(arguments, metrics, identity)))
+            leadership = await stack.enter_async_context(lease_thread(_leadership(arguments, metrics, identity)))
         return await _Run(arguments, connection, operator, leadership, metrics).run()
 
 

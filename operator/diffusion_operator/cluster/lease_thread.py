@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager
-from typing import Any, Self, TypeVar
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeVar
 
 from diffusion_operator.cluster.leadership import Leadership
 
@@ -14,51 +14,48 @@ T = TypeVar("T")
 
 
 class LeaseThread:
-    """A `Leadership` that others await from their event loop, and that runs in the event loop of a thread. Use as a context manager.
+    """A `Leadership` that others await from their event loop, and that runs in the event loop of a thread; see `lease_thread`."""
 
-    A process that hangs keeps the lease thereby; the kubelet's probe, which the operator's own event loop answers, ends it.
-    """
-
-    def __init__(self, open_leadership: Callable[[], AbstractAsyncContextManager[Leadership]]) -> None:
-        """`open_leadership` is entered and left in the thread, so that its client belongs to that thread's event loop."""
-        self._context = open_leadership()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="lease", daemon=True)
-
-    async def __aenter__(self) -> Self:
-        """Start the thread."""
-        self._thread.start()
-        try:
-            self._leadership = await self._run(self._context.__aenter__())
-        except BaseException:
-            self._stop()
-            raise
-        return self
-
-    async def __aexit__(self, *exception: object) -> None:
-        """End the thread."""
-        try:
-            await self._run(self._context.__aexit__(None, None, None))
-        finally:
-            self._stop()
+    def __init__(self, leadership: Leadership, loop: asyncio.AbstractEventLoop) -> None:
+        self._leadership, self._loop = leadership, loop
 
     async def acquire(self) -> None:
         """As `Leadership.acquire`."""
-        await self._run(self._leadership.acquire())
+        await _run(self._leadership.acquire(), self._loop)
 
     async def keep(self) -> None:
         """As `Leadership.keep`."""
-        await self._run(self._leadership.keep())
+        await _run(self._leadership.keep(), self._loop)
 
     async def release(self) -> None:
         """As `Leadership.release`."""
-        await self._run(self._leadership.release())
+        await _run(self._leadership.release(), self._loop)
 
-    async def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await in this event loop what runs in the thread's; cancelled here, it is cancelled there."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
-    def _stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+@asynccontextmanager
+async def lease_thread(opened: AbstractAsyncContextManager[Leadership]) -> AsyncIterator[LeaseThread]:
+    """Run a leadership in a thread while inside.
+
+    A process that hangs keeps the lease thereby; the kubelet's probe, which the operator's own event loop answers, ends it.
+
+    Args:
+        opened: Is entered and left in the thread, so that its client belongs to that thread's event loop.
+    """
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="lease", daemon=True)
+    thread.start()
+    try:
+        leadership = await _run(opened.__aenter__(), loop)
+        try:
+            yield LeaseThread(leadership, loop)
+        finally:
+            await _run(opened.__aexit__(None, None, None), loop)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _run(work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:
+    """Await in this event loop what runs in the thread's; cancelled here, it is cancelled there."""
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))

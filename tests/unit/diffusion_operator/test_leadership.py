@@ -11,7 +11,7 @@ import pytest
 from diffusion_operator.cluster import kinds
 from diffusion_operator.cluster.errors import RefusedError, UnavailableError
 from diffusion_operator.cluster.leadership import Leadership, LeaseTimes
-from diffusion_operator.cluster.lease_thread import LeaseThread
+from diffusion_operator.cluster.lease_thread import lease_thread
 from diffusion_operator.cluster.store import ref
 from tests.unit.diffusion_operator.fake_cluster import FakeCluster
 
@@ -176,7 +176,7 @@ def test_an_event_loop_that_is_busy_for_longer_than_the_lease_keeps_it():
         yield Leadership(cluster, LEASE, "first", times)
 
     async def scenario():
-        async with LeaseThread(opened) as lease:
+        async with lease_thread(opened()) as lease:
             await lease.acquire()
             keep = asyncio.create_task(lease.keep())
             await asyncio.sleep(0.01)
@@ -201,7 +201,7 @@ def test_a_lease_that_is_lost_in_its_thread_is_told_of():
         yield leadership(cluster, "first", clock)
 
     async def scenario():
-        async with LeaseThread(opened) as lease:
+        async with lease_thread(opened()) as lease:
             await lease.acquire()
             keep = asyncio.create_task(lease.keep())
             await asyncio.sleep(0.01)
@@ -219,7 +219,7 @@ def test_a_thread_that_cannot_open_its_client_says_why():
         yield
 
     async def scenario():
-        async with LeaseThread(opened):
+        async with lease_thread(opened()):
             pass
 
     with pytest.raises(UnavailableError, match="no way to reach a cluster"):
