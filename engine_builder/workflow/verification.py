@@ -86,9 +86,10 @@ def verify_stage(
     budget = context.job.optimization.quality_budget
     candidate, cache = choice.scored.artifact.digest, None if isinstance(choice.step_cache, NoStepCache) else choice.step_cache
     measured = (context.job.verification, measured_metrics(budget), context.plan.metric_revisions)
-    # Another machine is as fast as it is: what it serves is measured on it, never taken from a store that machines share.
+    # Another machine is as fast as it is, and so are other threads: what they serve is measured there, never taken from a shared store.
+    place = (context.machine, cpu_threads()) if on_engine else None
     uncached = compiled.uncached and compiled.uncached.digest
-    inputs = (references.digest, compiled.digest, uncached, candidate, cache, *measured, context.machine if on_engine else None)
+    inputs = (references.digest, compiled.digest, uncached, candidate, cache, *measured, place)
     artifact = context.runner.run("verify", inputs, work, label=choice.recipe.label)
     result = json.loads((artifact.path / RESULT_FILE).read_text())
     quality = MeasuredQuality.model_validate(result["quality"])

@@ -11,6 +11,7 @@ from diffusion_api.parsing import parse_build_job
 from engine_builder.build import build_engine
 from engine_builder.store import Store
 from engine_builder.workflow import verification
+from engine_runtime.executors.threads import cpu_threads
 from tests.support.builds import digits_job, run_here, write_job
 
 
@@ -109,6 +110,8 @@ def test_an_engine_is_measured_anew_on_another_machine(built, shared_store, tmp_
     assert verification(24, "one processor") == (False, "one processor")
     assert verification(23, "one processor") == (True, "one processor")
     assert verification(22, "another processor") == (False, "another processor")
+    monkeypatch.setenv("DIFFUSION_CPU_THREADS", "2" if cpu_threads() == 1 else "1")
+    assert verification(21, "another processor") == (False, "another processor")
 
 
 def test_a_corrupted_engine_is_built_again(built, shared_store, tmp_path):
