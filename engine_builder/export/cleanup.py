@@ -19,8 +19,9 @@ def simplify(model: ir.Model) -> None:
     The passes of `ONNXProgram.optimize` without its rewrite rules: matching them takes longer than all else together (half of a text
     encoder's export), and the runtimes fuse by themselves.
     """
+    common.InlinePass()(model)
+    share_lengths(model)
     passes = ir.passes.Sequential(
-        common.InlinePass(),
         FoldConstantsPass(shape_inference=False, input_size_limit=1 << 13, output_size_limit=1 << 18),
         common.RemoveUnusedNodesPass(),
         common.IdentityEliminationPass(),
@@ -32,6 +33,25 @@ def simplify(model: ir.Model) -> None:
     )
     passes(model)
     onnx_fusions.fuse(model)  # RMSNormalization, which FP16 needs as one operator.
+
+
+def share_lengths(model: ir.Model) -> None:
+    """Read each length from the first value that has it: blocks then share the shapes that they make of it, as one operator each."""
+    known: dict[str, tuple[ir.Value, int]] = {}
+    for value in model.graph.inputs:
+        for axis, length in enumerate(value.shape or ()):
+            known.setdefault(str(length), (value, axis))
+    for node in model.graph:
+        value, start, end = node.inputs[0] if node.inputs else None, node.attributes.get("start"), node.attributes.get("end")
+        if node.op_type != "Shape" or value is None or value.shape is None or start is None or end is None:
+            continue
+        axis = start.as_int()
+        length = value.shape[axis] if 0 <= axis < len(value.shape) else None
+        if end.as_int() != axis + 1 or not isinstance(length, ir.SymbolicDim) or length.value is None:
+            continue
+        first, axis = known.setdefault(str(length), (value, axis))
+        node.replace_input_with(0, first)
+        node.attributes["start"], node.attributes["end"] = ir.AttrInt64("start", axis), ir.AttrInt64("end", axis + 1)
 
 
 def drop_empty_squeezes(model: ir.Model) -> int:

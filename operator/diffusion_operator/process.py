@@ -11,7 +11,7 @@ import logging
 import signal
 import socket
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from diffusion_operator.application import Operator
@@ -42,20 +42,21 @@ async def run(arguments: Arguments, settings: OperatorSettings) -> int:
     connection = await connect(arguments.kubeconfig)
     metrics = OperatorMetrics()
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(_client(connection, metrics))
         identity = arguments.identity or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+        leadership = None
+        if arguments.leader_election:
+            leadership = await stack.enter_async_context(lease_thread(_leadership(arguments, metrics, identity)))
+        may_write = leadership.may_write if leadership else lambda: True
+        client = await stack.enter_async_context(_client(connection, metrics, may_write))
         operator = Operator(client, settings, metrics, namespaces=arguments.namespaces, identity=identity)
         address = arguments.bind_address
         await stack.enter_async_context(probe_server(address, arguments.health_port, healthy=operator.problem, ready=operator.unready))
         await stack.enter_async_context(metrics_server(address, arguments.metrics_port, metrics.registry))
-        leadership = None
-        if arguments.leader_election:
-            leadership = await stack.enter_async_context(lease_thread(_leadership(arguments, metrics, identity)))
         return await _Run(arguments, connection, operator, leadership, metrics).run()
 
 
-def _client(connection: Connection, metrics: OperatorMetrics) -> ApiClient:
-    return ApiClient(connection, lambda code, method: metrics.requests.labels(code, method).inc())
+def _client(connection: Connection, metrics: OperatorMetrics, may_write: Callable[[], bool] = lambda: True) -> ApiClient:
+    return ApiClient(connection, lambda code, method: metrics.requests.labels(code, method).inc(), may_write)
 
 
 @asynccontextmanager

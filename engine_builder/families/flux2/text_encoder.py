@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from engine_builder.families.repeated import RepeatedBlock
+
 
 class TextEncoder(nn.Module):
     """Prompt tokens to conditions: the hidden states after some layers, side by side.
@@ -25,7 +27,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.embed_tokens = language_model.embed_tokens
         self.rotary_emb = language_model.rotary_emb
-        self.layers: Any = nn.ModuleList(language_model.layers[: max(layers)])
+        self.layers = nn.ModuleList(map(DecoderLayer, language_model.layers[: max(layers)]))
         # transformers gives the last layer's state after the final norm.
         self.norm = language_model.norm if max(layers) == len(language_model.layers) else None
         self.taken = tuple(layers)
@@ -40,12 +42,25 @@ class TextEncoder(nn.Module):
         attends = allowed.any(dim=-1, keepdim=True).to(x.dtype)
         states = []
         for number, layer in enumerate(self.layers, start=1):
-            attention = _attention(layer.self_attn, _norm(layer.input_layernorm, x), (cos, sin), mask)
-            x = x + layer.self_attn.o_proj(attention * attends)
-            x = x + layer.mlp(_norm(layer.post_attention_layernorm, x))
+            x = layer(x, cos, sin, mask, attends)
             if number in self.taken:
                 states.append(x if self.norm is None or number < len(self.layers) else _norm(self.norm, x))
         return torch.cat(states, dim=-1).float()
+
+
+class DecoderLayer(RepeatedBlock):
+    """One layer of the language model."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, mask: torch.Tensor, attends: torch.Tensor) -> torch.Tensor:
+        """Args: x [B, T, D], cos and sin [1, T, 1, head_dim], mask [B, 1, T, T] to add, attends [B, T, 1] of 0 and 1. Returns: x."""
+        attention = _attention(self.layer.self_attn, _norm(self.layer.input_layernorm, x), (cos, sin), mask)
+        x = x + self.layer.self_attn.o_proj(attention * attends)
+        result: torch.Tensor = x + self.layer.mlp(_norm(self.layer.post_attention_layernorm, x))
+        return result
 
 
 def _attention(attn: Any, x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], mask: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from engine_builder.families.flux2.attention import RotaryTable, set_batched_attention
+from engine_builder.families.repeated import RepeatedBlock
 
 TIMESTEP_SCALE = 1000.0
 """diffusers passes noise levels in [0, 1] and multiplies in the model; guidance likewise."""
@@ -69,8 +70,8 @@ class Body(nn.Module):
         super().__init__()
         set_batched_attention(transformer)
         self.rotary = RotaryTable(transformer.config.axes_dims_rope, transformer.config.rope_theta)
-        self.transformer_blocks = transformer.transformer_blocks
-        self.single_transformer_blocks = transformer.single_transformer_blocks
+        self.double_stream = nn.ModuleList(map(DoubleStreamBlock, transformer.transformer_blocks))
+        self.single_stream = nn.ModuleList(map(SingleStreamBlock, transformer.single_transformer_blocks))
 
     def forward(  # noqa: PLR0917 - a graph's inputs have an order.
         self,
@@ -82,16 +83,49 @@ class Body(nn.Module):
         position_ids: torch.Tensor,
     ) -> torch.Tensor:
         """Args: x [B, S, D], ctx [B, T, D], modulations, position_ids FP32 [B, T + S, 4]. Returns: y [B, S, D]."""
-        dtype = next(self.single_transformer_blocks.parameters()).dtype
+        dtype = next(self.single_stream.parameters()).dtype
         text_tokens = ctx.shape[1]
-        rotary = self.rotary(position_ids)
+        cos, sin = self.rotary(position_ids)
         x, ctx, mod_img, mod_txt, mod_single = (tensor.to(dtype) for tensor in (x, ctx, mod_img, mod_txt, mod_single))
-        for block in self.transformer_blocks:
-            ctx, x = block(hidden_states=x, encoder_hidden_states=ctx, temb_mod_img=mod_img, temb_mod_txt=mod_txt, image_rotary_emb=rotary)
+        for block in self.double_stream:
+            ctx, x = block(ctx, x, mod_img, mod_txt, cos, sin)
         joint = torch.cat([ctx, x], dim=1)
-        for block in self.single_transformer_blocks:
-            joint = block(hidden_states=joint, encoder_hidden_states=None, temb_mod=mod_single, image_rotary_emb=rotary)
+        for block in self.single_stream:
+            joint = block(joint, mod_single, cos, sin)
         return joint[:, text_tokens:].float()
+
+
+class DoubleStreamBlock(RepeatedBlock):
+    """A block with weights of their own for text and image."""
+
+    outputs = 2
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(  # noqa: PLR0917 - a graph's inputs have an order.
+        self, ctx: torch.Tensor, x: torch.Tensor, mod_img: torch.Tensor, mod_txt: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Args: ctx [B, T, D], x [B, S, D], modulations [B, 6 D], cos and sin FP32 [B, T + S, head_dim / 2]. Returns: ctx, x."""
+        ctx, x = self.block(
+            hidden_states=x, encoder_hidden_states=ctx, temb_mod_img=mod_img, temb_mod_txt=mod_txt, image_rotary_emb=(cos, sin)
+        )
+        return ctx, x
+
+
+class SingleStreamBlock(RepeatedBlock):
+    """A block with the same weights for text and image."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, joint: torch.Tensor, mod_single: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        """Args: joint [B, T + S, D], modulation [B, 3 D], cos and sin FP32 [B, T + S, head_dim / 2]. Returns: joint."""
+        rotary = (cos, sin)
+        result: torch.Tensor = self.block(hidden_states=joint, encoder_hidden_states=None, temb_mod=mod_single, image_rotary_emb=rotary)
+        return result
 
 
 class Head(nn.Module):

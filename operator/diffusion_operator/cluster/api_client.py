@@ -31,8 +31,14 @@ RequestObserver = Callable[[str, str], None]
 class ApiClient:
     """A `ClusterClient` on a connection. Use as a context manager; belongs to one event loop."""
 
-    def __init__(self, connection: Connection, observer: RequestObserver = lambda code, method: None) -> None:
-        self._connection, self._observer = connection, observer
+    def __init__(
+        self,
+        connection: Connection,
+        observer: RequestObserver = lambda code, method: None,
+        may_write: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Args: `may_write` is asked before each request that changes something; without leave it is not sent: `UnavailableError`."""
+        self._connection, self._observer, self._may_write = connection, observer, may_write
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -166,6 +172,8 @@ class ApiClient:
         content: str = "application/json",
         headers: Mapping[str, str] | None = None,
     ) -> bytes:
+        if method != "GET" and not self._may_write():
+            raise UnavailableError(f"{method} {path}: not sent, for this replica leads no longer")
         assert self._session is not None, "use the client as a context manager"
         sent = {"Accept": "application/json", "Content-Type": content, **(headers or {}), **await self._connection.headers()}
         data = json.dumps(body).encode() if body is not None else None

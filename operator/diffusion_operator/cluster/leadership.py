@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,11 +50,22 @@ class Leadership:
         self._seen: tuple[str, float] | None = None
         """Resource version of the Lease as it was last seen to change, and when."""
         self._is_ours = False
+        self._until = -math.inf
+
+    def may_write(self) -> bool:
+        """Tell whether this replica leads by the clock, from any thread, whatever `keep` has come to notice.
+
+        A process that was stopped, or an event loop that was busy for longer than a lease lasts, must not go on with what it had begun.
+        """
+        return self._clock() < self._until
 
     async def acquire(self) -> None:
         """Wait until this is the leader."""
+        began = self._clock()
         while not await self._attempt(self._times.retry):
             await asyncio.sleep(self._times.retry)
+            began = self._clock()
+        self._until = began + self._times.renew
         logger.info("this replica leads: lease %s/%s, holder %s", self._lease.namespace, self._lease.name, self._identity)
 
     async def keep(self) -> None:
@@ -61,18 +73,19 @@ class Leadership:
 
         Neither a wait nor a request that hangs goes beyond that time, which counts from the beginning of the last request that succeeded.
         """
-        end = self._clock() + self._times.renew
-        while (left := end - self._clock()) > 0:
+        while (left := self._until - self._clock()) > 0:
             await asyncio.sleep(min(self._times.retry, left))
             began = self._clock()
-            if await self._attempt(min(self._times.retry, end - began)):
-                end = began + self._times.renew
+            if await self._attempt(min(self._times.retry, self._until - began)):
+                self._until = began + self._times.renew
             elif self._seen is not None and not self._is_ours:
                 break
+        self._until = -math.inf
         logger.error("this replica leads no longer: the lease could not be renewed")
 
     async def release(self) -> None:
-        """Give the lease back, so that another replica need not wait for its end."""
+        """Give the lease back, so that another replica need not wait for its end; from now on this one writes nothing."""
+        self._until = -math.inf
         try:
             async with asyncio.timeout(self._times.retry):
                 lease = await self._client.get(self._lease)

@@ -19,6 +19,10 @@ class LeaseThread:
     def __init__(self, leadership: Leadership, loop: asyncio.AbstractEventLoop) -> None:
         self._leadership, self._loop = leadership, loop
 
+    def may_write(self) -> bool:
+        """As `Leadership.may_write`."""
+        return self._leadership.may_write()
+
     async def acquire(self) -> None:
         """As `Leadership.acquire`."""
         await _run(self._leadership.acquire(), self._loop)

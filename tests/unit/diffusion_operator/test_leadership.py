@@ -7,8 +7,11 @@ import time
 from contextlib import asynccontextmanager
 
 import pytest
+from kubernetes.aio.client import Configuration
 
 from diffusion_operator.cluster import kinds
+from diffusion_operator.cluster.api_client import ApiClient
+from diffusion_operator.cluster.connection import Connection
 from diffusion_operator.cluster.errors import RefusedError, UnavailableError
 from diffusion_operator.cluster.leadership import Leadership, LeaseTimes
 from diffusion_operator.cluster.lease_thread import lease_thread
@@ -16,6 +19,7 @@ from diffusion_operator.cluster.store import ref
 from tests.unit.diffusion_operator.fake_cluster import FakeCluster
 
 LEASE = ref(kinds.LEASE, "operators", "diffusion-operator")
+LEASE_OBJECT = {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": {"name": LEASE.name, "namespace": LEASE.namespace}}
 FAST = LeaseTimes(lease=10, renew=7, retry=0.001)
 
 
@@ -91,6 +95,42 @@ def test_a_leader_that_cannot_renew_stops_before_its_lease_ends():
         return clock.now
 
     assert run(scenario()) - 100 < FAST.lease
+
+
+def test_a_replica_writes_only_as_long_as_it_surely_leads():
+    async def scenario():
+        cluster, clock = FakeCluster(), Clock()
+        leader = leadership(cluster, "first", clock)
+        said = [leader.may_write()]
+        await leader.acquire()
+        clock.now += FAST.renew - 0.1
+        said.append(leader.may_write())
+        keep = asyncio.create_task(leader.keep())
+        await asyncio.sleep(0.01)
+        clock.now += FAST.renew - 0.1
+        said.append(leader.may_write())
+        keep.cancel()  # Whatever stops the renewals, a stopped process for example.
+        clock.now += 0.2
+        said.append(leader.may_write())
+        await leader.acquire()
+        await leader.release()
+        return [*said, leader.may_write()]
+
+    assert run(scenario()) == [False, True, True, False, False]
+
+
+def test_what_changes_something_is_not_sent_without_the_lease():
+    kubernetes = Connection(Configuration(host="http://127.0.0.1:9"))  # Nothing listens there.
+
+    async def scenario():
+        async with ApiClient(kubernetes, may_write=lambda: False) as client:
+            for write in (client.create, client.replace, client.apply_status):
+                with pytest.raises(UnavailableError, match="not sent, for this replica leads no longer"):
+                    await write(LEASE_OBJECT)
+            with pytest.raises(UnavailableError, match="Cannot connect"):
+                await client.get(LEASE)
+
+    run(scenario())
 
 
 def test_a_leader_whose_lease_another_took_stops_at_once():

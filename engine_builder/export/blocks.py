@@ -1,0 +1,198 @@
+"""Traces one block of each kind: the others are the same operators with their own weights.
+
+Tracing is most of an export's time, about 0.4 s for a transformer block, and a model of dozens of blocks has two or three kinds. While
+the piece is traced a block is one node; afterwards the node calls an ONNX function, which `simplify` puts in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from types import FunctionType
+
+import onnx_ir as ir
+import torch
+from onnx_ir import tensor_adapters
+from torch import nn
+from torch.fx.experimental.symbolic_shapes import optimization_hint
+
+from engine_builder.families.repeated import RepeatedBlock
+
+_DOMAIN = "diffusion_operator"
+_BLOCK = "Block"
+_UNREAD = frozenset({"layer_idx", "_amax_for_smoothing"})
+"""Attributes that no trace reads: a layer's place for a cache of keys and values, and what calibration left behind."""
+
+_Plain = (bool, int, float, str, type(None), torch.dtype)
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A tensor that a block is called with."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    """Lengths in the traced example."""
+    symbols: tuple[str, ...]
+    """Lengths as expressions, by which equal ones are known."""
+    dynamic: tuple[int, ...]
+    """Axes of no fixed length."""
+
+    def example(self) -> torch.Tensor:
+        """Return such a tensor."""
+        return torch.ones(self.shape, dtype=self.dtype)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A block in a piece."""
+
+    block: RepeatedBlock
+    arguments: tuple[Argument, ...]
+
+    def kind(self) -> tuple[object, ...]:
+        """Return what two blocks have in common if one's operators do for the other."""
+        modules = tuple((name, type(module), _attributes(module)) for name, module in self.block.named_modules(remove_duplicate=False))
+        tensors = tuple((name, tensor.shape, tensor.dtype) for name, tensor in _state(self.block).items())
+        return self.arguments, modules, tensors
+
+
+@contextmanager
+def blocks_as_nodes(module: nn.Module) -> Iterator[Mapping[str, Call]]:
+    """Let every `RepeatedBlock` of a module be traced as one node; gives the blocks by name, once they are traced."""
+    calls: dict[str, Call] = {}
+    blocks = {name: block for name, block in module.named_modules() if isinstance(block, RepeatedBlock)}
+    for name, block in blocks.items():
+        block.forward = _node_of(name, block, calls)
+    try:
+        yield calls
+    finally:
+        for block in blocks.values():
+            del block.forward
+
+
+def expand_blocks(model: ir.Model, calls: Mapping[str, Call], trace: Callable[[Call], ir.Model]) -> None:
+    """Make each node of a block a call of its kind's function.
+
+    Args:
+        model: A piece that was traced within `blocks_as_nodes`.
+        calls: Its blocks.
+        trace: Traces one block.
+    """
+    known: dict[tuple[object, ...], _Function] = {}
+    for node in [node for node in model.graph if (node.domain, node.op_type) == (_DOMAIN, _BLOCK)]:
+        name = node.attributes["name"].as_string()
+        kind = calls[name].kind()
+        if kind not in known:
+            known[kind] = _Function(model, trace(calls[name]), f"{_BLOCK}{len(known)}", node.inputs)
+        known[kind].call(node, name, _state(calls[name].block))
+
+
+class _Function:
+    """A kind of block as a function of a model, whose last inputs are the weights."""
+
+    def __init__(self, model: ir.Model, traced: ir.Model, name: str, arguments: Sequence[ir.Value | None]) -> None:
+        self._graph, self._name = model.graph, name
+        lengths = _lengths(traced.graph.inputs, arguments)
+        weights = list(traced.graph.initializers.values())
+        self._weights = {str(value.name): value.const_value for value in weights}
+        traced.graph.initializers.clear()
+        for value in weights:
+            value.const_value = None
+        traced.graph.inputs.extend(weights)
+        for value in chain(*(node.outputs for node in traced.graph)):
+            value.shape = _translated(value.shape, lengths, name)
+        model.functions.update(traced.functions)
+        function = ir.Function(_DOMAIN, name, graph=traced.graph, attributes=())
+        model.functions[function.identifier()] = function
+        model.opset_imports.setdefault(_DOMAIN, 1)
+
+    def call(self, node: ir.Node, block: str, state: Mapping[str, torch.Tensor]) -> None:
+        """Let a block's node call it, with the block's weights; constants of the code are the same in every block."""
+        weights = [
+            self._initializer(f"{block}.{name}", tensor_adapters.TorchTensor(state[name]))
+            if name in state
+            else self._initializer(f"{self._name}.{name}", constant)
+            for name, constant in self._weights.items()
+        ]
+        made = ir.node(
+            self._name, [*node.inputs, *weights], domain=_DOMAIN, num_outputs=len(node.outputs), name=f"{block}", version=node.version
+        )
+        for old, new in zip(node.outputs, made.outputs, strict=True):
+            new.shape, new.type = old.shape, old.type
+        ir.convenience.replace_nodes_and_values(self._graph, node, [node], [made], node.outputs, made.outputs)
+
+    def _initializer(self, name: str, tensor: ir.TensorProtocol | None) -> ir.Value:
+        known = self._graph.initializers.get(name)
+        if known is not None:
+            return known
+        assert tensor is not None
+        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape), const_value=tensor)
+        self._graph.register_initializer(value)
+        return value
+
+
+def _node_of(name: str, block: RepeatedBlock, calls: dict[str, Call]) -> Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]:
+    def forward(*inputs: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        calls[name] = Call(block, tuple(map(_argument, inputs)))
+        like = inputs[: block.outputs]
+        made = torch.onnx.ops.symbolic_multi_out(
+            f"{_DOMAIN}::{_BLOCK}",
+            inputs,
+            {"name": name},
+            dtypes=[tensor.dtype for tensor in like],
+            shapes=[tensor.shape for tensor in like],
+            version=1,
+        )
+        return made[0] if block.outputs == 1 else tuple(made)
+
+    return forward
+
+
+def _argument(tensor: torch.Tensor) -> Argument:
+    lengths = tuple(optimization_hint(length) for length in tensor.shape)
+    dynamic = tuple(axis for axis, length in enumerate(tensor.shape) if isinstance(length, torch.SymInt))
+    return Argument(tensor.dtype, lengths, tuple(map(str, tensor.shape)), dynamic)
+
+
+def _state(block: nn.Module) -> dict[str, torch.Tensor]:
+    return {**dict(block.named_parameters(remove_duplicate=False)), **dict(block.named_buffers(remove_duplicate=False))}
+
+
+def _attributes(module: nn.Module) -> tuple[tuple[str, object], ...]:
+    return tuple((name, _identity(value)) for name, value in sorted(vars(module).items()) if name not in _UNREAD)
+
+
+def _identity(value: object) -> object:
+    """Return what two attributes have in common if a trace of one does for the other."""
+    if _is_plain(value):
+        return repr(value)
+    if isinstance(value, torch.Tensor):  # No buffer: a constant of the traced block.
+        return id(value)
+    return value if isinstance(value, FunctionType) else type(value)
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return all(_is_plain(each) for each in chain(value.keys(), value.values()))
+    if isinstance(value, (tuple, list)):
+        return all(map(_is_plain, value))
+    return isinstance(value, _Plain)
+
+
+def _lengths(inputs: Sequence[ir.Value], arguments: Sequence[ir.Value | None]) -> dict[str, ir.SymbolicDim | int]:
+    """Return what the symbols of a traced block are in the piece that calls it."""
+    lengths: dict[str, ir.SymbolicDim | int] = {}
+    for value, argument in zip(inputs, arguments, strict=True):
+        if argument is not None and value.shape is not None and argument.shape is not None:
+            lengths.update(zip(map(str, value.shape), argument.shape, strict=True))
+    return lengths
+
+
+def _translated(shape: ir.Shape | None, lengths: Mapping[str, ir.SymbolicDim | int], name: str) -> ir.Shape | None:
+    """Return a shape in the piece's symbols, so that lengths are known to be equal across blocks; sums of them stay the block's own."""
+    if shape is None:
+        return None
+    return ir.Shape([length if isinstance(length, int) else lengths.get(str(length), f"{name}.{length}") for length in shape])

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx_ir as ir
+import pytest
+import torch
+from torch import nn
+from torch.onnx._internal.exporter import _registration
+
+from diffusion_api.engine_manifest import Dtype, TensorSpec
+from engine_builder.errors import CompileError
+from engine_builder.export import ExportedGraph, check_parity, example_inputs, export_graph
+from engine_builder.export.trace import OPSET
+from engine_builder.families.base import GraphModule
+from engine_builder.families.repeated import RepeatedBlock
+from engine_builder.quantization import quantize
+from tests.builder.export.conftest import RECIPES, TRACED, WIDTH, calibrate
+
+SHAPES = (({"tokens": 6}, 2), ({"tokens": 11}, 3))
+
+
+class Layer(RepeatedBlock):
+    """Mixes tokens and channels, with a length of the input in the graph."""
+
+    outputs = 2
+
+    def __init__(self, *, slope: float = 1.0) -> None:
+        super().__init__()
+        self.slope = slope
+        self.up = nn.Linear(WIDTH, WIDTH)
+        self.register_buffer("gain", torch.rand(WIDTH) + 0.5)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor, shift: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        heads = x.unflatten(-1, (4, -1)).transpose(1, 2)
+        mixed = nn.functional.scaled_dot_product_attention(heads, heads, heads).transpose(1, 2).flatten(2)
+        return x + self.slope * torch.tanh(self.up(mixed + shift[:, None])), y + x * self.gain
+
+
+class Stack(nn.Module):
+    """Layers one after the other."""
+
+    def __init__(self, *layers: RepeatedBlock) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        y = x
+        for layer in self.layers:
+            x, y = layer(x, y, shift)
+        return x + y
+
+
+def stack(*layers: RepeatedBlock) -> GraphModule:
+    tokens = ("tokens", WIDTH)
+    return GraphModule(
+        name="stack",
+        component="transformer",
+        module=Stack(*layers).eval().requires_grad_(False),
+        inputs=(TensorSpec(name="x", dtype=Dtype.FP32, dims=tokens), TensorSpec(name="shift", dtype=Dtype.FP32, dims=(WIDTH,))),
+        outputs=(TensorSpec(name="z", dtype=Dtype.FP32, dims=tokens),),
+    )
+
+
+def parity(exported: ExportedGraph, graph: GraphModule) -> float:
+    return check_parity(exported, graph, [example_inputs(graph, axes, batch) for axes, batch in SHAPES])
+
+
+def operators(exported: ExportedGraph, op_type: str) -> int:
+    return sum(node.op_type == op_type for node in ir.load(exported.path).graph)
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
+    """What torch was asked to trace, in order."""
+    modules: list[nn.Module] = []
+    export = torch.export.export
+
+    def spied(module: nn.Module, *arguments: object, **keywords: object) -> object:
+        modules.append(module)
+        return export(module, *arguments, **keywords)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch.export, "export", spied)
+    return modules
+
+
+@pytest.mark.parametrize("format", RECIPES)
+def test_blocks_of_one_kind_are_traced_once_and_keep_their_own_weights_and_scales(
+    tmp_path: Path, traced: list[nn.Module], format: str
+) -> None:
+    torch.manual_seed(0)
+    graph = stack(Layer(), Layer(), Layer())
+    for scale, layer in enumerate(graph.module.layers, start=1):
+        layer.up.weight *= scale  # So that each has other scales.
+    quantize(graph.module, RECIPES[format], calibrate=calibrate, exclude=[])
+    exported = export_graph(graph, tmp_path / "stack.onnx", example=TRACED, emulate=True)
+    assert traced == [graph.module, graph.module.layers[0]]
+    assert parity(exported, graph) < 1e-4
+    assert exported.quantizers == (0 if format == "none" else 6)
+
+
+def test_a_block_with_another_attribute_is_traced_apart(tmp_path: Path, traced: list[nn.Module]) -> None:
+    graph = stack(Layer(), Layer(slope=-2.0), Layer())
+    assert parity(export_graph(graph, tmp_path / "stack.onnx", example=TRACED), graph) < 1e-4
+    assert traced[1:] == [graph.module.layers[0], graph.module.layers[1]]
+
+
+def test_blocks_with_tensors_that_are_no_buffers_are_traced_apart(tmp_path: Path) -> None:
+    class Offset(Layer):
+        def __init__(self, offset: float) -> None:
+            super().__init__()
+            self.offset = torch.full((WIDTH,), offset)
+
+        def forward(self, x: torch.Tensor, y: torch.Tensor, shift: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            x, y = super().forward(x, y, shift)
+            return x + self.offset, y
+
+    graph = stack(Offset(1.0), Offset(5.0))
+    assert parity(export_graph(graph, tmp_path / "stack.onnx", example=TRACED), graph) < 1e-4
+
+
+def test_a_block_that_is_not_quantized_is_traced_apart(tmp_path: Path, traced: list[nn.Module]) -> None:
+    torch.manual_seed(0)
+    graph = stack(Layer(), Layer(), Layer())
+    quantize(graph.module, RECIPES["int8"], calibrate=calibrate, exclude=["layers.1.*"])
+    exported = export_graph(graph, tmp_path / "stack.onnx", example=TRACED)
+    assert exported.quantizers == 4
+    assert traced[1:] == [graph.module.layers[0], graph.module.layers[1]]
+    assert parity(exported, graph) < 1e-4
+
+
+def test_blocks_share_the_lengths_that_they_read(tmp_path: Path) -> None:
+    few, many = (export_graph(stack(*(Layer() for _ in range(n))), tmp_path / f"{n}.onnx", example=TRACED) for n in (2, 6))
+    assert operators(many, "MatMul") == 3 * operators(few, "MatMul")
+    assert operators(many, "Shape") == operators(few, "Shape")
+
+
+def test_after_an_export_the_blocks_run_in_torch_again(tmp_path: Path) -> None:
+    graph = stack(Layer(), Layer())
+    inputs = example_inputs(graph, {"tokens": 5}, 2)
+    expected = graph.module(*inputs.values())
+    export_graph(graph, tmp_path / "stack.onnx", example=TRACED)
+    assert torch.equal(graph.module(*inputs.values()), expected)
+
+
+def test_a_block_that_torch_cannot_export_is_an_error_that_names_the_piece(tmp_path: Path) -> None:
+    class Branches(Layer):
+        def forward(self, x: torch.Tensor, y: torch.Tensor, shift: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return (x, y) if x.sum() > 0 else (y, x + shift[:, None])
+
+    with pytest.raises(CompileError, match=r"stack: torch cannot export this graph: .*data-dependent"):
+        export_graph(stack(Branches()), tmp_path / "stack.onnx", example=TRACED)
+
+
+def test_torchs_operators_are_read_once() -> None:
+    read: Callable[..., object] = _registration.ONNXRegistry.from_torchlib
+    assert read(opset_version=OPSET) is read(opset_version=OPSET)
