@@ -1,4 +1,4 @@
-"""`export_graph`: trace, lower, clean up, write."""
+"""From a piece to its file: trace, simplify, lower quantizers, clean up, write."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import onnx_ir as ir
 from engine_builder.export.cleanup import drop_empty_squeezes, name_axes, simplify, tidy
 from engine_builder.export.lowering import lower_quantizers
 from engine_builder.export.trace import trace
+from engine_builder.export.widening import widened
 from engine_builder.families.base import GraphModule
 
 INLINE_LIMIT_BYTES = 1 << 26
@@ -49,28 +50,53 @@ class ExportedGraph:
         return replace(self, relative_error=relative_error)
 
 
-def export_graph(graph: GraphModule, path: Path, *, example: Mapping[str, int], emulate: bool = False) -> ExportedGraph:
-    """Write a piece as ONNX: batch and named axes dynamic, quantized weights in their format, borders as the piece says.
+@dataclass(frozen=True)
+class TracedGraph:
+    """A piece as ONNX operators in memory: its weights where torch has them, its quantizers as single nodes."""
+
+    graph: GraphModule
+    model: ir.Model
+
+    def write(self, path: Path, *, emulate: bool = False) -> ExportedGraph:
+        """Write it; as often as is wanted, as long as the piece's weights are as they were.
+
+        Args:
+            path: `….onnx`; weights above 64 MiB go to `….onnx.data` beside it.
+            emulate: Write FP8, MXFP8 and NVFP4 as plain FP32 arithmetic, for runtimes without such kernels, which OpenVINO's and ONNX
+                Runtime's on a CPU are; weights then have full size. INT8 is the same either way.
+        """
+        model = self.model.clone()
+        quantizers = lower_quantizers(model, emulate=emulate)
+        tidy(model)
+        name_axes(model, self.graph)
+        data = write(model, path)
+        portable = all(node.domain == "" for node in model.graph)
+        return ExportedGraph(self.graph.name, path, data, quantizers, emulate, portable)
+
+    def widened(self) -> TracedGraph:
+        """Return a BF16 graph in FP32: what runtimes without BF16 can compare with torch."""
+        return TracedGraph(self.graph, widened(self.model))
+
+
+def trace_graph(graph: GraphModule, example: Mapping[str, int]) -> TracedGraph:
+    """Trace a piece, batch and named axes dynamic.
 
     Args:
-        graph: The piece; where its component is quantized, so is the file.
-        path: `….onnx`; weights above 64 MiB go to `….onnx.data` beside it.
+        graph: The piece; where its component is quantized, so is the graph.
         example: A length of each named axis to trace with, each above 1.
-        emulate: Write FP8, MXFP8 and NVFP4 as plain FP32 arithmetic, for runtimes without such kernels, which OpenVINO's and ONNX Runtime's
-            on a CPU are; weights then have full size. INT8 is the same either way.
 
     Raises:
-        CompileError: The graph cannot be exported; the message names the piece.
+        CompileError: The piece cannot be traced; the message names it.
     """
     model = trace(graph, example)
     simplify(model)
     drop_empty_squeezes(model)
-    quantizers = lower_quantizers(model, emulate=emulate)
-    tidy(model)
-    name_axes(model, graph)
-    data = write(model, path)
-    portable = all(node.domain == "" for node in model.graph)
-    return ExportedGraph(graph.name, path, data, quantizers, emulate, portable)
+    return TracedGraph(graph, model)
+
+
+def export_graph(graph: GraphModule, path: Path, *, example: Mapping[str, int], emulate: bool = False) -> ExportedGraph:
+    """Trace a piece and write it; see `trace_graph` and `TracedGraph.write`."""
+    return trace_graph(graph, example).write(path, emulate=emulate)
 
 
 def write(model: ir.Model, path: Path) -> tuple[Path, ...]:

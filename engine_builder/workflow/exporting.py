@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ import torch
 from diffusion_api.engine_manifest import TensorSpec
 from diffusion_api.model_spec import Shape
 from diffusion_api.recipe import Precision
-from engine_builder.export import ExportedGraph, check_parity, compose, example_inputs, export_graph
+from engine_builder.export import ExportedGraph, TracedGraph, check_parity, compose, example_inputs, trace_graph
 from engine_builder.export.parity import Inputs
 from engine_builder.families.base import GraphModule
 from engine_builder.workflow.compilation import TRANSFORMER, TRANSFORMER_PIECES
@@ -51,10 +51,13 @@ def export_component(
     for graph in graphs:
         graph.module.to("cpu")  # The exporter's example inputs and constants are there.
         inputs = [example_inputs(graph, axes, batch) for axes, batch in shapes]
-        error = _parity_of_twin(graph, example, inputs, folder / "twin.onnx") if precision is Precision.BF16 else None
         cast_weights(graph, TORCH_PRECISIONS[precision])
-        done = export_graph(graph, folder / f"{graph.name}.onnx", example=example, emulate=emulate)
-        if done.portable and precision is Precision.FP32 and done.size_bytes < PARITY_LIMIT_BYTES:
+        traced = trace_graph(graph, example)
+        done = traced.write(folder / f"{graph.name}.onnx", emulate=emulate)
+        error = None
+        if precision is Precision.BF16:
+            error = _parity_of_twin(traced, inputs, folder / "twin.onnx")
+        elif done.portable and precision is Precision.FP32 and done.size_bytes < PARITY_LIMIT_BYTES:
             error = check_parity(done, graph, inputs)
         exported.append((done.with_error(error), graph.inputs, graph.outputs))
     if [graph.name for graph in graphs] == list(TRANSFORMER_PIECES):
@@ -93,12 +96,16 @@ def _composed(
     return joined.with_error(max(errors, default=None)), inputs, graphs[-1].outputs
 
 
-def _parity_of_twin(graph: GraphModule, example: Mapping[str, int], inputs: Sequence[Inputs], path: Path) -> float | None:
-    """Measure parity on the same graph in FP32, for nothing here runs BF16 or block formats; None where it is too large to write twice."""
+def _parity_of_twin(traced: TracedGraph, inputs: Sequence[Inputs], path: Path) -> float | None:
+    """Measure parity of the same operators in FP32, for nothing here runs BF16 or block formats; None where it is too large to write twice.
+
+    The piece's weights are FP32 afterwards.
+    """
+    graph = traced.graph
     if sum(parameter.numel() for parameter in graph.module.parameters()) * 4 > TWIN_LIMIT_BYTES:
         return None
+    twin = traced.widened().write(path, emulate=True)
     cast_weights(graph, torch.float32)
-    twin = export_graph(graph, path, example=example, emulate=True)
     error = check_parity(twin, graph, inputs)
     for file in (twin.path, *twin.data):
         file.unlink()
