@@ -42,6 +42,10 @@ demo: install serve-env ## Build, check and serve the digits model, and draw ten
 
 .PHONY: test
 test: install serve-env ## Run every test, in two processes: one builds and serves models, the other has the operator and a cluster
+	$(BIN)/python -m pytest --numprocesses 2
+
+.PHONY: coverage
+coverage: install serve-env ## Run every test and say which lines ran; takes longer, for torch's exporter is Python through and through
 	$(BIN)/python -m pytest --numprocesses 2 --cov --cov-report=term
 
 .PHONY: test-unit

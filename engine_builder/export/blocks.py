@@ -18,7 +18,7 @@ from onnx_ir import tensor_adapters
 from torch import nn
 from torch.fx.experimental.symbolic_shapes import optimization_hint
 
-from engine_builder.families.repeated import RepeatedBlock
+from engine_builder.repeated_block import RepeatedBlock
 
 _DOMAIN = "diffusion_operator"
 _BLOCK = "Block"
@@ -95,6 +95,7 @@ class _Function:
 
     def __init__(self, model: ir.Model, traced: ir.Model, name: str, arguments: Sequence[ir.Value | None]) -> None:
         self._graph, self._name = model.graph, name
+        _check_outputs(traced)
         lengths = _lengths(traced.graph.inputs, arguments)
         weights = list(traced.graph.initializers.values())
         self._weights = {str(value.name): value.const_value for value in weights}
@@ -136,7 +137,9 @@ class _Function:
 
 def _node_of(name: str, block: RepeatedBlock, calls: dict[str, Call]) -> Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]:
     def forward(*inputs: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        calls[name] = Call(block, tuple(map(_argument, inputs)))
+        call = Call(block, tuple(map(_argument, inputs)))
+        if calls.setdefault(name, call) != call:
+            raise ValueError(f"block {name} is called twice, with tensors of different shapes: make it two blocks, or none")
         like = inputs[: block.outputs]
         made = torch.onnx.ops.symbolic_multi_out(
             f"{_DOMAIN}::{_BLOCK}",
@@ -180,6 +183,15 @@ def _is_plain(value: object) -> bool:
     if isinstance(value, (tuple, list)):
         return all(map(_is_plain, value))
     return isinstance(value, _Plain)
+
+
+def _check_outputs(traced: ir.Model) -> None:
+    """Hold a block to what `RepeatedBlock` promises, as far as fixed lengths tell."""
+    for output, like in zip(traced.graph.outputs, traced.graph.inputs, strict=False):
+        fixed = [[length if isinstance(length, int) else None for length in value.shape or ()] for value in (output, like)]
+        if output.dtype is not like.dtype or fixed[0] != fixed[1]:
+            wanted = f"{like.dtype}{like.shape}, as input {like.name}"
+            raise ValueError(f"a block returns {output.dtype}{output.shape} where it has to return {wanted}: order its inputs so, or pass it on")
 
 
 def _lengths(inputs: Sequence[ir.Value], arguments: Sequence[ir.Value | None]) -> dict[str, ir.SymbolicDim | int]:

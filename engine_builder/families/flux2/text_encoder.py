@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from engine_builder.families.repeated import RepeatedBlock
+from engine_builder.repeated_block import RepeatedBlock
 
 
 class TextEncoder(nn.Module):

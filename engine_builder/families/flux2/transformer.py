@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from engine_builder.families.flux2.attention import RotaryTable, set_batched_attention
-from engine_builder.families.repeated import RepeatedBlock
+from engine_builder.repeated_block import RepeatedBlock
 
 TIMESTEP_SCALE = 1000.0
 """diffusers passes noise levels in [0, 1] and multiplies in the model; guidance likewise."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -14,7 +15,7 @@ from engine_builder.errors import CompileError
 from engine_builder.export import ExportedGraph, check_parity, example_inputs, export_graph
 from engine_builder.export.trace import OPSET
 from engine_builder.families.base import GraphModule
-from engine_builder.families.repeated import RepeatedBlock
+from engine_builder.repeated_block import RepeatedBlock
 from engine_builder.quantization import quantize
 from tests.builder.export.conftest import RECIPES, TRACED, WIDTH, calibrate
 
@@ -151,6 +152,27 @@ def test_a_block_that_torch_cannot_export_is_an_error_that_names_the_piece(tmp_p
 
     with pytest.raises(CompileError, match=r"stack: torch cannot export this graph: .*data-dependent"):
         export_graph(stack(Branches()), tmp_path / "stack.onnx", example=TRACED)
+
+
+def test_a_block_that_returns_other_shapes_than_it_takes_is_an_error(tmp_path: Path) -> None:
+    class Narrows(Layer):
+        def forward(self, x: torch.Tensor, y: torch.Tensor, shift: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x, y[..., :8] + shift[:, None, :8]
+
+    with pytest.raises(CompileError, match=r"stack: .* a block returns FLOAT\[.*,8\] where it has to return FLOAT\[.*,64\], as input y"):
+        export_graph(stack(Narrows()), tmp_path / "stack.onnx", example=TRACED)
+
+
+def test_a_block_that_is_called_with_different_shapes_is_an_error(tmp_path: Path) -> None:
+    class Twice(Stack):
+        def forward(self, x: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+            (layer,) = self.layers
+            short = layer(x[:, 1:], x[:, 1:], shift)[0]
+            return layer(x, x, shift)[0] + nn.functional.pad(short, (0, 0, 1, 0))
+
+    graph = replace(stack(), module=Twice(Layer()).eval().requires_grad_(False))
+    with pytest.raises(CompileError, match=r"stack: .* block layers\.0 is called twice, with tensors of different shapes"):
+        export_graph(graph, tmp_path / "stack.onnx", example=TRACED)
 
 
 def test_torchs_operators_are_read_once() -> None:

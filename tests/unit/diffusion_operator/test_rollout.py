@@ -104,6 +104,11 @@ def test_a_pause_keeps_the_split_and_still_scales():
     assert rollout_step("new", before, 2, paused).replicas == {"old": 1, "new": 1}
 
 
+def test_scaled_down_during_a_pause_a_rollout_loses_what_serves_nobody_first():
+    before = {"old": pods(1, 2), "new": pods(0, 2)}
+    assert rollout_step("new", before, 2, Rollout(paused=True)).replicas == {"old": 1, "new": 1}
+
+
 def test_old_pods_that_are_not_ready_for_a_moment_are_not_all_taken():
     assert rollout_step("new", {"old": pods(0, 4)}, 4, Rollout()).replicas == {"old": 3, "new": 0}
     assert rollout_step("new", {"old": pods(0, 3), "new": pods(0, 1)}, 4, Rollout()).replicas == {"old": 3, "new": 1}
