@@ -191,7 +191,9 @@ def _check_outputs(traced: ir.Model) -> None:
         fixed = [[length if isinstance(length, int) else None for length in value.shape or ()] for value in (output, like)]
         if output.dtype is not like.dtype or fixed[0] != fixed[1]:
             wanted = f"{like.dtype}{like.shape}, as input {like.name}"
-            raise ValueError(f"a block returns {output.dtype}{output.shape} where it has to return {wanted}: order its inputs so, or pass it on")
+            raise ValueError(
+                f"a block returns {output.dtype}{output.shape} where it has to return {wanted}: order its inputs so, or pass it on"
+            )
 
 
 def _lengths(inputs: Sequence[ir.Value], arguments: Sequence[ir.Value | None]) -> dict[str, ir.SymbolicDim | int]:
