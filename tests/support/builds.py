@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -19,6 +16,7 @@ from typing import Any
 import yaml
 
 from tests.support.waiting import wait_until
+from tests.support.warm_process import WarmProcess
 
 REPOSITORY = Path(__file__).parents[2]
 DIGITS = REPOSITORY / "examples" / "digits" / "digits-klein"
@@ -68,15 +66,14 @@ class Finished:
         return [event["stage"] for event in self.events if event["event"] == "finished" and event["reused"] is reused]
 
 
-def start(job: Path, store: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-W", "ignore", "-m", "engine_builder", "build", str(job), "--store", str(store)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY, env=environment)
+def start(job: Path, store: Path) -> WarmProcess:
+    return WarmProcess(["build", str(job), "--store", str(store)])
 
 
-def finish(process: subprocess.Popen[str]) -> Finished:
-    out, errors = process.communicate()
-    return Finished(process.returncode, events_of(out), errors)
+def finish(process: WarmProcess) -> Finished:
+    out = "".join(process.lines())
+    code, errors = process.wait()
+    return Finished(code, events_of(out), errors)
 
 
 def events_of(out: str) -> list[dict[str, Any]]:
@@ -104,17 +101,16 @@ def kill_in(stage: str, job: Path, store: Path, midway: Callable[[], bool] | Non
     Returns the stages it had done itself by then.
     """
     process = start(job, store)
-    assert process.stdout is not None
     done = []
-    for line in process.stdout:
+    for line in process.lines():
         event = json.loads(line) if line.startswith("{") else {}
         if event.get("event") == "finished" and not event["reused"]:
             done.append(event["stage"])
         if event.get("event") == "started" and event["stage"] == stage:
             if midway is not None:
                 wait_until(f"the middle of {stage}", midway, 300)
-            process.send_signal(signal.SIGKILL)
+            process.kill()
             break
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL, f"the build ended before it reached {stage}"
+    code, _ = process.wait()
+    assert code == -signal.SIGKILL, f"the build ended before it reached {stage}"
     return done

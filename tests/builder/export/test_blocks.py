@@ -15,8 +15,8 @@ from engine_builder.errors import CompileError
 from engine_builder.export import ExportedGraph, check_parity, example_inputs, export_graph
 from engine_builder.export.trace import OPSET
 from engine_builder.families.base import GraphModule
-from engine_builder.repeated_block import RepeatedBlock
 from engine_builder.quantization import quantize
+from engine_builder.repeated_block import RepeatedBlock
 from tests.builder.export.conftest import RECIPES, TRACED, WIDTH, calibrate
 
 SHAPES = (({"tokens": 6}, 2), ({"tokens": 11}, 3))

@@ -24,7 +24,7 @@ class Play:
     namespace: str
 
     def items(self, kind: str) -> list[dict[str, Any]]:
-        return self.kubectl.json("get", kind, "--namespace", self.namespace)["items"]
+        return self.kubectl.read(kind, self.namespace)["items"]
 
     def one(self, kind: str) -> dict[str, Any]:
         (found,) = self.items(kind)

@@ -42,6 +42,7 @@ VALUES: Mapping[str, Any] = {
         "images": {"builder": OPTIONS.name("builder"), "tritonCpu": OPTIONS.name("triton-cpu")},
         "versions": {"openvino": "test"},
         "engineStore": PLACE.store("1Gi"),
+        "env": [{"name": "OMP_NUM_THREADS", "value": "1"}],  # Two threads on cores that are busy wait for each other.
         "build": {"resources": SMALL},
         "serving": {"resources": {"cpu": "100m", "memory": "2Gi"}, "shmSize": "256Mi", "preStopSeconds": 5, "exitTimeoutSeconds": 30},
     },

@@ -30,11 +30,11 @@ class Team:
     namespace: str
 
     def get(self, kind: str, name: str = "digits") -> dict[str, Any]:
-        found: dict[str, Any] = self.kubectl.json("get", kind, name, "--namespace", self.namespace)
+        found: dict[str, Any] = self.kubectl.read(kind, self.namespace, name)
         return found
 
     def items(self, kind: str, selector: str = "") -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.kubectl.json("get", kind, "--namespace", self.namespace, f"--selector={selector}")["items"]
+        found: list[dict[str, Any]] = self.kubectl.read(kind, self.namespace, selector=selector)["items"]
         return found
 
     def apply(self, deployment: dict[str, Any]) -> None:
