@@ -348,8 +348,7 @@ def _namespaces(kubectl: Kubectl) -> Iterator[None]:
     try:
         yield
     finally:
-        kubectl("delete", "namespace", *names, "--wait=false")
-        kubectl("wait", "--for=delete", *(f"namespace/{name}" for name in names), f"--timeout={DELETE_SECONDS}s")
+        kubectl("delete", "namespace", *names, f"--timeout={DELETE_SECONDS}s")
 
 
 def _claim(namespace: str) -> dict[str, Any]:

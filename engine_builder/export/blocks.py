@@ -1,7 +1,7 @@
 """Traces one block of each kind: the others are the same operators with their own weights.
 
-Tracing is most of an export's time, about 0.4 s for a transformer block, and a model of dozens of blocks has two or three kinds. While
-the piece is traced a block is one node; afterwards the node calls an ONNX function, which `simplify` puts in its place.
+A model of dozens of blocks has two or three kinds of them. While the piece is traced a block is one node; afterwards the node calls an ONNX
+function, which `simplify` puts in its place.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from onnx_ir import tensor_adapters
 from torch import nn
 from torch.fx.experimental.symbolic_shapes import optimization_hint
 
+from engine_builder.quantization.backend import FAKE_QUANTIZE_DOMAIN as _DOMAIN
 from engine_builder.repeated_block import RepeatedBlock
 
-_DOMAIN = "diffusion_operator"
 _BLOCK = "Block"
 _UNREAD = frozenset({"layer_idx", "_amax_for_smoothing"})
 """Attributes that no trace reads: a layer's place for a cache of keys and values, and what calibration left behind."""
@@ -86,17 +86,17 @@ def expand_blocks(model: ir.Model, calls: Mapping[str, Call], trace: Callable[[C
         name = node.attributes["name"].as_string()
         kind = calls[name].kind()
         if kind not in known:
-            known[kind] = _Function(model, trace(calls[name]), f"{_BLOCK}{len(known)}", node.inputs)
+            known[kind] = _Function(model, trace(calls[name]), f"{_BLOCK}{len(known)}", node)
         known[kind].call(node, name, _state(calls[name].block))
 
 
 class _Function:
     """A kind of block as a function of a model, whose last inputs are the weights."""
 
-    def __init__(self, model: ir.Model, traced: ir.Model, name: str, arguments: Sequence[ir.Value | None]) -> None:
+    def __init__(self, model: ir.Model, traced: ir.Model, name: str, first: ir.Node) -> None:
         self._graph, self._name = model.graph, name
-        _check_outputs(traced)
-        lengths = _lengths(traced.graph.inputs, arguments)
+        _check_outputs(traced, len(first.outputs))
+        lengths = _lengths(traced.graph.inputs, first.inputs)
         weights = list(traced.graph.initializers.values())
         self._weights = {str(value.name): value.const_value for value in weights}
         traced.graph.initializers.clear()
@@ -119,7 +119,7 @@ class _Function:
             for name, constant in self._weights.items()
         ]
         made = ir.node(
-            self._name, [*node.inputs, *weights], domain=_DOMAIN, num_outputs=len(node.outputs), name=f"{block}", version=node.version
+            self._name, [*node.inputs, *weights], domain=_DOMAIN, num_outputs=len(node.outputs), name=block, version=node.version
         )
         for old, new in zip(node.outputs, made.outputs, strict=True):
             new.shape, new.type = old.shape, old.type
@@ -185,8 +185,10 @@ def _is_plain(value: object) -> bool:
     return isinstance(value, _Plain)
 
 
-def _check_outputs(traced: ir.Model) -> None:
+def _check_outputs(traced: ir.Model, count: int) -> None:
     """Hold a block to what `RepeatedBlock` promises, as far as fixed lengths tell."""
+    if len(traced.graph.outputs) != count:
+        raise ValueError(f"a block returns {len(traced.graph.outputs)} tensors, and its `outputs` says {count}")
     for output, like in zip(traced.graph.outputs, traced.graph.inputs, strict=False):
         fixed = [[length if isinstance(length, int) else None for length in value.shape or ()] for value in (output, like)]
         if output.dtype is not like.dtype or fixed[0] != fixed[1]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
@@ -38,6 +37,6 @@ def _widen_value(value: ir.Value) -> None:
 
 def _wide(tensor: ir.TensorProtocol) -> ir.LazyTensor:
     def values() -> ir.TensorProtocol:
-        return ir.tensor(tensor.numpy().view(ml_dtypes.bfloat16).astype(np.float32))
+        return ir.tensor(tensor.numpy().astype(np.float32))
 
     return ir.LazyTensor(values, _WIDE, ir.Shape(tensor.shape), name=tensor.name)

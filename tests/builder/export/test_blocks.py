@@ -163,6 +163,15 @@ def test_a_block_that_returns_other_shapes_than_it_takes_is_an_error(tmp_path: P
         export_graph(stack(Narrows()), tmp_path / "stack.onnx", example=TRACED)
 
 
+def test_a_block_that_returns_fewer_tensors_than_it_says_is_an_error(tmp_path: Path) -> None:
+    class Single(Layer):
+        def forward(self, x: torch.Tensor, y: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            return x + y + shift[:, None]
+
+    with pytest.raises(CompileError, match="a block returns 1 tensors, and its `outputs` says 2"):
+        export_graph(stack(Single()), tmp_path / "stack.onnx", example=TRACED)
+
+
 def test_a_block_that_is_called_with_different_shapes_is_an_error(tmp_path: Path) -> None:
     class Twice(Stack):
         def forward(self, x: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:

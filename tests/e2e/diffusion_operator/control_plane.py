@@ -7,7 +7,6 @@ import json
 import socket
 import ssl
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.e2e.cluster.kubectl import Kubectl
 from tests.e2e.cluster.programs import KUBE
+from tests.support.waiting import wait_until
 
 START_SECONDS = 60
 ADMIN, OPERATOR, NAMESPACED = "admin", "diffusion-operator", "namespaced-operator"
@@ -100,11 +100,13 @@ class ControlPlane:
             f"--service-account-key-file={self.folder / 'sa.key'}",
             f"--service-account-signing-key-file={self.folder / 'sa.key'}",
         )
-        deadline = time.monotonic() + START_SECONDS
-        while not self._answers():
-            assert time.monotonic() < deadline, f"the API server did not start; see {self.folder / 'kube-apiserver.log'}"
-            assert self.processes["kube-apiserver"].poll() is None, (self.folder / "kube-apiserver.log").read_text()[-2000:]
-            time.sleep(0.1)
+        log = self.folder / "kube-apiserver.log"
+
+        def answers() -> bool:
+            assert self.processes["kube-apiserver"].poll() is None, log.read_text()[-2000:]
+            return self._answers()
+
+        wait_until(f"the API server (see {log})", answers, START_SECONDS)
 
     def stop_api_server(self) -> None:
         self._stop("kube-apiserver")
