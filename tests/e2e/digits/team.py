@@ -33,6 +33,11 @@ class Team:
         found: dict[str, Any] = self.kubectl.read(kind, self.namespace, name)
         return found
 
+    def status(self, kind: str, name: str = "digits") -> dict[str, Any]:
+        """What the operator has said of an object; empty where it has not looked yet."""
+        found: dict[str, Any] = self.get(kind, name).get("status", {})
+        return found
+
     def items(self, kind: str, selector: str = "") -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.kubectl.read(kind, self.namespace, selector=selector)["items"]
         return found
@@ -73,7 +78,7 @@ class Team:
 
     def condition(self, kind: str, name: str, type: str = "Ready") -> dict[str, Any]:
         """A condition; empty where there is none yet."""
-        conditions = self.get(kind, name).get("status", {}).get("conditions", [])
+        conditions = self.status(kind, name).get("conditions", [])
         return next((each for each in conditions if each["type"] == type), {})
 
     def wait_for_reason(self, kind: str, name: str, reason: str, type: str = "Ready", seconds: float = 120) -> dict[str, Any]:

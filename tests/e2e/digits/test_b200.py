@@ -22,7 +22,7 @@ def applied(team):
     deployment = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
     team.apply(deployment)
     yield team
-    engine = team.get("dd", NAME)["status"]["engine"]["name"]
+    engine = team.status("dd", NAME)["engine"]["name"]
     team.delete("dd", NAME)
     team.delete("de", engine)
 
@@ -43,7 +43,7 @@ def test_the_example_passes_a_dry_run(team):
 def test_pods_wait_for_a_b200_and_status_says_so_and_then_they_land_on_it(applied, add_b200):
     team = applied
     team.wait_for_reason("dd", NAME, "NoMatchingNode")
-    engine = team.get("dd", NAME)["status"]["engine"]["name"]
+    engine = team.status("dd", NAME)["engine"]["name"]
     said = team.wait_for_reason("de", engine, "NoMatchingNode")
     assert "no node is labelled nvidia.com/gpu.product=NVIDIA-B200 (no node has that label at all)" in said["message"]
     nodes = add_b200()

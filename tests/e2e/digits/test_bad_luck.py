@@ -23,8 +23,12 @@ def other(name, seed):
 
 
 def engine_of(team, name):
-    team.wait(f"the engine of {name}", lambda: bool(team.get("dd", name).get("status", {}).get("engine")), 60)
-    return team.get("dd", name)["status"]["engine"]["name"]
+    team.wait(f"the engine of {name}", lambda: "engine" in team.status("dd", name), 60)
+    return team.status("dd", name)["engine"]["name"]
+
+
+def wait_for_builder(team, engine):
+    team.wait("the builder to run", lambda: "Building:" in team.status("de", engine).get("phase", ""), 120)
 
 
 @pytest.fixture
@@ -32,7 +36,7 @@ def named(team, request):
     """The name of a deployment of the test's own, deleted with what it made."""
     name = request.node.name.removeprefix("test_").replace("_", "-")[:20].strip("-")
     yield name
-    engine = team.get("dd", name).get("status", {}).get("engine", {}).get("name")
+    engine = team.status("dd", name).get("engine", {}).get("name")
     team.delete("dd", name)
     if engine and not any(each.get("status", {}).get("engine", {}).get("name") == engine for each in team.items("dd")):
         team.delete("de", engine)
@@ -51,12 +55,12 @@ def test_two_deployments_with_one_key_share_an_engine(served, named):
     served.wait_ready(named, 180)
     assert engine_of(served, named) == engine_of(served, "digits")
     assert len(served.items("jobs")) == jobs
-    assert served.get("de", engine_of(served, named))["status"]["users"] == 2
+    assert served.status("de", engine_of(served, named))["users"] == 2
 
 
 def test_engine_files_that_are_deleted_are_built_again(served):
     engine = engine_of(served, "digits")
-    artifact = served.get("de", engine)["status"]["result"]["artifact"]
+    artifact = served.status("de", engine)["result"]["artifact"]
     (folder,) = layout.VOLUMES.glob(f"*/**/{artifact}")
     shutil.rmtree(folder)
     for pod in served.pods():
@@ -68,7 +72,7 @@ def test_engine_files_that_are_deleted_are_built_again(served):
 
 def test_a_damaged_engine_file_is_noticed_before_it_serves(served):
     engine = engine_of(served, "digits")
-    artifact = served.get("de", engine)["status"]["result"]["artifact"]
+    artifact = served.status("de", engine)["result"]["artifact"]
     (weights,) = layout.VOLUMES.glob(f"*/**/{artifact}/model_repository/transformer/1/*.bin")
     weights.chmod(0o644)
     weights.write_bytes(b"\0" * weights.stat().st_size)
@@ -133,7 +137,7 @@ def test_a_build_beyond_its_deadline_is_stopped_and_says_which_setting_to_raise(
 def test_an_evicted_builder_goes_on_where_it_was(team, named):
     team.apply(other(named, 4))
     engine = engine_of(team, named)
-    team.wait("the builder to run", lambda: "Building:" in team.get("de", engine)["status"]["phase"], 120)
+    wait_for_builder(team, engine)
     (pod,) = team.items("pods", f"{ENGINE}={engine}")
     team.evict(pod["metadata"]["name"])
     team.wait_for_reason("de", engine, "EngineReady", seconds=BUILD_SECONDS)
@@ -145,20 +149,20 @@ def test_an_evicted_builder_goes_on_where_it_was(team, named):
 def test_a_spec_changed_in_the_middle_of_a_build_gets_the_engine_it_asks_for_last(team, named):
     team.apply(other(named, 5))
     first = engine_of(team, named)
-    team.wait("the builder to run", lambda: "Building:" in team.get("de", first)["status"]["phase"], 120)
+    wait_for_builder(team, first)
     team.apply(other(named, 4))
     team.wait("the other engine", lambda: engine_of(team, named) != first, 60)
     team.wait_ready(named)
-    assert team.get("de", first)["status"].get("users", 0) == 0
+    assert team.status("de", first).get("users", 0) == 0
     team.delete("de", first)
 
 
 def test_a_deployment_deleted_in_the_middle_of_a_build_leaves_nothing_that_runs_for_ever(team):
     team.apply(other("short", 6))
     engine = engine_of(team, "short")
-    team.wait("the builder to run", lambda: "Building:" in team.get("de", engine)["status"]["phase"], 120)
+    wait_for_builder(team, engine)
     team.delete("dd", "short")
-    team.wait("the engine to be unused", lambda: "unusedSince" in team.get("de", engine)["status"], 60)
+    team.wait("the engine to be unused", lambda: "unusedSince" in team.status("de", engine), 60)
     team.delete("de", engine)
     team.wait("its pods to go", lambda: not team.items("pods", f"{ENGINE}={engine}"), 90)
     assert team.items("jobs", f"{ENGINE}={engine}") == []

@@ -50,13 +50,13 @@ def test_kubectl_scale_sets_the_number_of_pods_inside_the_bounds(example):
     example.patch("dd", "digits", {"spec": {"autoscaling": {"maxReplicas": 2}}})
     for wanted in (2, 1):
         example.kubectl("scale", "dd", "digits", f"--replicas={wanted}", "--namespace", example.namespace)
-        example.wait(f"{wanted} pods", lambda count=wanted: example.get("dd")["status"]["readyReplicas"] == count, 180)
+        example.wait(f"{wanted} pods", lambda count=wanted: example.status("dd")["readyReplicas"] == count, 180)
         example.wait_ready()
         assert len(example.pods()) == wanted
 
 
 def test_status_tells_engine_recipe_and_quality(example):
-    status = example.get("dd")["status"]
+    status = example.status("dd")
     engine = example.get("de", status["engine"]["name"])
     assert {each["type"] for each in status["conditions"] if each["status"] == "True"} >= {"Ready", "EngineBuilt", "QualityGatePassed"}
     result = engine["status"]["result"]

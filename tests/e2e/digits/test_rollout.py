@@ -13,13 +13,13 @@ pytestmark = pytest.mark.timeout(1500)
 
 
 def test_a_changed_recipe_rolls_out_and_no_request_fails(served):
-    before = served.get("dd")["status"]["engine"]["name"]
+    before = served.status("dd")["engine"]["name"]
     with served.load() as load:
         served.apply(digits(quantization={"format": "INT8"}))
         served.wait_ready()
         drawn = load.drawn
         served.wait("pictures of the new pods", lambda: load.drawn > drawn + 5, 60)
-    assert served.get("dd")["status"]["engine"]["name"] != before
+    assert served.status("dd")["engine"]["name"] != before
     assert load.failures == []
 
 
@@ -28,7 +28,7 @@ def test_a_revision_that_cannot_load_is_given_up_and_the_last_good_one_serves_on
     impatient = {"rollout": {"progressDeadlineSeconds": DEADLINE_SECONDS}, "serving": {"startupTimeoutSeconds": DEADLINE_SECONDS}}
     served.patch("dd", "digits", {"spec": impatient})
     served.wait_ready()
-    good = served.get("dd")["status"]["lastGoodRevision"]
+    good = served.status("dd")["lastGoodRevision"]
     current = served.get("dd")["spec"]
     try:
         with served.load() as load:
@@ -39,7 +39,7 @@ def test_a_revision_that_cannot_load_is_given_up_and_the_last_good_one_serves_on
         install(served.kubectl)
     served.wait_ready()
     assert f"no pod of it became ready within {DEADLINE_SECONDS} s: an image cannot be pulled" in said["message"]
-    assert served.get("dd")["status"]["lastGoodRevision"] == good
+    assert served.status("dd")["lastGoodRevision"] == good
     assert served.get("dd")["spec"]["model"] == current["model"]
     assert load.failures == []
 

@@ -58,7 +58,7 @@ def _seen(team: Team) -> Seen:
     kubectl = team.kubectl
     (release,) = yaml.safe_load(helm(kubectl, "list", "--namespace", SYSTEM, "--output", "yaml"))
     fields = frozenset(field for name in CRDS for field in fields_of(kubectl.json("get", "crd", name)))
-    engine: str = team.get("dd")["status"]["engine"]["name"]
+    engine: str = team.status("dd")["engine"]["name"]
     return Seen(release["chart"], fields, engine, frozenset(team.pod_names()))
 
 
