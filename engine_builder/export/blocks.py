@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from types import FunctionType
 
 import onnx_ir as ir
 import torch
@@ -18,14 +17,11 @@ from onnx_ir import tensor_adapters
 from torch import nn
 from torch.fx.experimental.symbolic_shapes import optimization_hint
 
+from engine_builder.export.block_kind import kind_of, state_of
 from engine_builder.quantization.backend import FAKE_QUANTIZE_DOMAIN as _DOMAIN
 from engine_builder.repeated_block import RepeatedBlock
 
 _BLOCK = "Block"
-_UNREAD = frozenset({"layer_idx", "_amax_for_smoothing"})
-"""Attributes that no trace reads: a layer's place for a cache of keys and values, and what calibration left behind."""
-
-_Plain = (bool, int, float, str, type(None), torch.dtype)
 
 
 @dataclass(frozen=True)
@@ -54,9 +50,7 @@ class Call:
 
     def kind(self) -> tuple[object, ...]:
         """Return what two blocks have in common if one's operators do for the other."""
-        modules = tuple((name, type(module), _attributes(module)) for name, module in self.block.named_modules(remove_duplicate=False))
-        tensors = tuple((name, tensor.shape, tensor.dtype) for name, tensor in _state(self.block).items())
-        return self.arguments, modules, tensors
+        return self.arguments, kind_of(self.block)
 
 
 @contextmanager
@@ -87,7 +81,7 @@ def expand_blocks(model: ir.Model, calls: Mapping[str, Call], trace: Callable[[C
         kind = calls[name].kind()
         if kind not in known:
             known[kind] = _Function(model, trace(calls[name]), f"{_BLOCK}{len(known)}", node)
-        known[kind].call(node, name, _state(calls[name].block))
+        known[kind].call(node, name, state_of(calls[name].block))
 
 
 class _Function:
@@ -136,7 +130,9 @@ class _Function:
 
 
 def _node_of(name: str, block: RepeatedBlock, calls: dict[str, Call]) -> Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]:
-    def forward(*inputs: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+    def forward(*inputs: torch.Tensor, **named: object) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        if named or not all(isinstance(each, torch.Tensor) for each in inputs):
+            raise ValueError(f"block {name} is called with other things than tensors by position: give it those alone")
         call = Call(block, tuple(map(_argument, inputs)))
         if calls.setdefault(name, call) != call:
             raise ValueError(f"block {name} is called twice, with tensors of different shapes: make it two blocks, or none")
@@ -158,31 +154,6 @@ def _argument(tensor: torch.Tensor) -> Argument:
     lengths = tuple(optimization_hint(length) for length in tensor.shape)
     dynamic = tuple(axis for axis, length in enumerate(tensor.shape) if isinstance(length, torch.SymInt))
     return Argument(tensor.dtype, lengths, tuple(map(str, tensor.shape)), dynamic)
-
-
-def _state(block: nn.Module) -> dict[str, torch.Tensor]:
-    return {**dict(block.named_parameters(remove_duplicate=False)), **dict(block.named_buffers(remove_duplicate=False))}
-
-
-def _attributes(module: nn.Module) -> tuple[tuple[str, object], ...]:
-    return tuple((name, _identity(value)) for name, value in sorted(vars(module).items()) if name not in _UNREAD)
-
-
-def _identity(value: object) -> object:
-    """Return what two attributes have in common if a trace of one does for the other."""
-    if _is_plain(value):
-        return repr(value)
-    if isinstance(value, torch.Tensor):  # No buffer: a constant of the traced block.
-        return id(value)
-    return value if isinstance(value, FunctionType) else type(value)
-
-
-def _is_plain(value: object) -> bool:
-    if isinstance(value, Mapping):
-        return all(_is_plain(each) for each in chain(value.keys(), value.values()))
-    if isinstance(value, (tuple, list)):
-        return all(map(_is_plain, value))
-    return isinstance(value, _Plain)
 
 
 def _check_outputs(traced: ir.Model, count: int) -> None:

@@ -46,8 +46,7 @@ async def run(arguments: Arguments, settings: OperatorSettings) -> int:
         leadership = None
         if arguments.leader_election:
             leadership = await stack.enter_async_context(lease_thread(_leadership(arguments, metrics, identity)))
-        may_write = leadership.may_write if leadership else lambda: True
-        client = await stack.enter_async_context(_client(connection, metrics, may_write))
+        client = await stack.enter_async_context(_client(connection, metrics, leadership.may_write if leadership else _always))
         operator = Operator(client, settings, metrics, namespaces=arguments.namespaces, identity=identity)
         address = arguments.bind_address
         await stack.enter_async_context(probe_server(address, arguments.health_port, healthy=operator.problem, ready=operator.unready))
@@ -55,15 +54,19 @@ async def run(arguments: Arguments, settings: OperatorSettings) -> int:
         return await _Run(arguments, connection, operator, leadership, metrics).run()
 
 
-def _client(connection: Connection, metrics: OperatorMetrics, may_write: Callable[[], bool] = lambda: True) -> ApiClient:
-    return ApiClient(connection, lambda code, method: metrics.requests.labels(code, method).inc(), may_write)
+def _client(connection: Connection, metrics: OperatorMetrics, may_write: Callable[[], bool]) -> ApiClient:
+    return ApiClient(connection, may_write, lambda code, method: metrics.requests.labels(code, method).inc())
+
+
+def _always() -> bool:
+    return True
 
 
 @asynccontextmanager
 async def _leadership(arguments: Arguments, metrics: OperatorMetrics, identity: str) -> AsyncIterator[Leadership]:
     """Leadership over a connection of its own, with credentials of its own to renew."""
     namespace = arguments.lease_namespace or own_namespace() or "default"
-    async with _client(await connect(arguments.kubeconfig), metrics) as client:
+    async with _client(await connect(arguments.kubeconfig), metrics, _always) as client:
         yield Leadership(client, ref(kinds.LEASE, namespace, arguments.lease_name), identity)
 
 
@@ -76,7 +79,7 @@ class _Run:
         self._master = metrics.leader.labels(arguments.lease_name)
         self._stop = asyncio.Event()
         self._work: asyncio.Task[None] | None = None
-        self._keep: asyncio.Task[None] | None = None
+        self._lost: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
         self._on_signals()
@@ -107,10 +110,10 @@ class _Run:
         """Lead once the lease is here; return when it is lost."""
         if self._leadership is not None:
             await self._leadership.acquire()
-            self._keep = asyncio.create_task(self._leadership.keep(), name="keep the lease")
+            self._lost = asyncio.create_task(self._leadership.lost(), name="lost lease")
         self._master.set(1)
         self._work = asyncio.create_task(self._operator.lead(self._arguments.workers), name="work")
-        await asyncio.wait({self._work, *([self._keep] if self._keep else [])}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({self._work, *([self._lost] if self._lost else [])}, return_when=asyncio.FIRST_COMPLETED)
         if self._work.done():
             await self._work
 
@@ -118,14 +121,12 @@ class _Run:
         for task in others:
             task.cancel()
         self._operator.stop()
-        is_lost = self._keep is not None and self._keep.done()
+        is_lost = self._lost is not None and self._lost.done()
         if self._work is not None:
             # Without the lease nothing may be written any more, not even to an end.
             await asyncio.wait({self._work}, timeout=0 if is_lost else GRACE_SECONDS)
             self._work.cancel()
-        if self._keep is not None and self._leadership is not None and not is_lost:
-            self._keep.cancel()
-            await asyncio.wait({self._keep})
+        if self._leadership is not None:
             await self._leadership.release()
         self._master.set(0)
         self._watch.stop()

@@ -81,7 +81,8 @@ def events_of(out: str) -> list[dict[str, Any]]:
 
 
 def run(job: Path, store: Path) -> Finished:
-    return finish(start(job, store))
+    with start(job, store) as process:
+        return finish(process)
 
 
 def run_here(job: Path, store: Path) -> Finished:
@@ -100,17 +101,17 @@ def kill_in(stage: str, job: Path, store: Path, midway: Callable[[], bool] | Non
 
     Returns the stages it had done itself by then.
     """
-    process = start(job, store)
     done = []
-    for line in process.lines():
-        event = json.loads(line) if line.startswith("{") else {}
-        if event.get("event") == "finished" and not event["reused"]:
-            done.append(event["stage"])
-        if event.get("event") == "started" and event["stage"] == stage:
-            if midway is not None:
-                wait_until(f"the middle of {stage}", midway, 300)
-            process.kill()
-            break
-    code, _ = process.wait()
+    with start(job, store) as process:
+        for line in process.lines():
+            event = json.loads(line) if line.startswith("{") else {}
+            if event.get("event") == "finished" and not event["reused"]:
+                done.append(event["stage"])
+            if event.get("event") == "started" and event["stage"] == stage:
+                if midway is not None:
+                    wait_until(f"the middle of {stage}", midway, 300)
+                process.kill()
+                break
+        code, _ = process.wait()
     assert code == -signal.SIGKILL, f"the build ended before it reached {stage}"
     return done

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Self
 
 import pytest
 
@@ -22,13 +22,15 @@ _context.set_forkserver_preload(["tests.support.warm_process", "tests.support.bu
 
 
 class WarmProcess:
-    """The builder's command line in a process of its own."""
+    """The builder's command line in a process of its own. Use as a context manager, which kills what still runs at its end."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
         self._folder = TemporaryDirectory()
         self._errors = Path(self._folder.name) / "stderr"
         reader, writer = _context.Pipe(duplex=False)
-        self._process = _context.Process(target=_run, args=(list(arguments), {**os.environ, **ENVIRONMENT}, writer, self._errors))
+        self._process = _context.Process(
+            target=_run, daemon=True, args=(list(arguments), {**os.environ, **ENVIRONMENT}, writer, self._errors)
+        )
         with pytest.MonkeyPatch.context() as patch:
             for name, value in ENVIRONMENT.items():  # The first of all processes starts the server, which takes this environment.
                 patch.setenv(name, value)
@@ -37,23 +39,29 @@ class WarmProcess:
         self._out = os.fdopen(os.dup(reader.fileno()), encoding="utf-8")
         reader.close()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._process.is_alive():
+            self._process.kill()
+        self._process.join()
+        self._out.close()
+        self._folder.cleanup()
+
     def lines(self) -> Iterator[str]:
         """Give what it prints, line by line, until its end or until somebody stops asking."""
         yield from self._out
 
     def kill(self) -> None:
         """End it with SIGKILL."""
-        assert self._process.pid is not None
-        os.kill(self._process.pid, signal.SIGKILL)
+        self._process.kill()
 
     def wait(self) -> tuple[int, str]:
         """Return its exit code, negative for a signal, and what it wrote to standard error."""
         self._process.join()
-        self._out.close()
-        code, errors = self._process.exitcode, self._errors.read_text()
-        self._folder.cleanup()
-        assert code is not None
-        return code, errors
+        assert self._process.exitcode is not None
+        return self._process.exitcode, self._errors.read_text()
 
 
 def _run(arguments: list[str], environment: dict[str, str], out: Connection, errors: Path) -> None:

@@ -51,6 +51,9 @@ class TextEncoder(nn.Module):
 class DecoderLayer(RepeatedBlock):
     """One layer of the language model."""
 
+    unread = frozenset({"layer_idx"})
+    """It is of use to caches of keys and values alone."""
+
     def __init__(self, layer: Any) -> None:
         super().__init__()
         self.layer = layer

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
 
 from diffusion_operator.cluster.client import FIELD_MANAGER, Listing, Served
 from diffusion_operator.cluster.connection import Connection
@@ -34,10 +35,10 @@ class ApiClient:
     def __init__(
         self,
         connection: Connection,
+        may_write: Callable[[], bool],
         observer: RequestObserver = lambda code, method: None,
-        may_write: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Args: `may_write` is asked before each request that changes something; without leave it is not sent: `UnavailableError`."""
+        """Args: `may_write` is asked at the moment in which a request that changes something is sent; without leave: `UnavailableError`."""
         self._connection, self._observer, self._may_write = connection, observer, may_write
         self._session: aiohttp.ClientSession | None = None
 
@@ -172,23 +173,40 @@ class ApiClient:
         content: str = "application/json",
         headers: Mapping[str, str] | None = None,
     ) -> bytes:
-        if method != "GET" and not self._may_write():
-            raise UnavailableError(f"{method} {path}: not sent, for this replica leads no longer")
         assert self._session is not None, "use the client as a context manager"
         sent = {"Accept": "application/json", "Content-Type": content, **(headers or {}), **await self._connection.headers()}
-        data = json.dumps(body).encode() if body is not None else None
+        data = _Write(json.dumps(body).encode(), content, self._may_write) if body is not None else None
         try:
             async with self._session.request(
                 method, self._connection.server + path, params=query, data=data, headers=sent, proxy=self._connection.configuration.proxy
             ) as response:
                 answer = await response.read()
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            if data is not None and data.held_back:
+                raise UnavailableError(f"{method} {path}: not sent, for this replica leads no longer") from None
             self._observer("<error>", method)
             raise UnavailableError(f"{method} {path}: {type(error).__name__}: {error}") from None
         self._observer(str(response.status), method)
         if response.status >= 400:
             raise _failure(response.status, answer, f"{method} {path}")
         return answer
+
+
+class _Write(aiohttp.BytesPayload):
+    """Body of a request that changes something, which is all that have one.
+
+    It asks for leave when a connection is there to take it, and headers go out with it: a token and a connection may take seconds to come.
+    """
+
+    def __init__(self, body: bytes, content_type: str, may_write: Callable[[], bool]) -> None:
+        super().__init__(body, content_type=content_type)
+        self._may_write, self.held_back = may_write, False
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        self.held_back = not self._may_write()
+        if self.held_back:
+            raise PermissionError("not sent")
+        await super().write_with_length(writer, content_length)
 
 
 def _path(ref: Ref, subresource: str = "") -> str:

@@ -18,22 +18,33 @@ class LeaseThread:
 
     def __init__(self, leadership: Leadership, loop: asyncio.AbstractEventLoop) -> None:
         self._leadership, self._loop = leadership, loop
+        self._keeping: asyncio.Task[None] | None = None
 
     def may_write(self) -> bool:
         """As `Leadership.may_write`."""
         return self._leadership.may_write()
 
     async def acquire(self) -> None:
-        """As `Leadership.acquire`."""
-        await _run(self._leadership.acquire(), self._loop)
+        """As `Leadership.acquire`; from then on it is kept, however long it takes until somebody asks for `lost`."""
+        await _run(self._acquire(), self._loop)
 
-    async def keep(self) -> None:
-        """As `Leadership.keep`."""
-        await _run(self._leadership.keep(), self._loop)
+    async def lost(self) -> None:
+        """Return when the lease could not be kept, as `Leadership.keep` does; await it after `acquire`."""
+        assert self._keeping is not None
+        await _run(_ended(self._keeping), self._loop)
 
     async def release(self) -> None:
-        """As `Leadership.release`."""
-        await _run(self._leadership.release(), self._loop)
+        """As `Leadership.release`; nothing where this replica does not lead."""
+        await _run(self._release(), self._loop)
+
+    async def _acquire(self) -> None:
+        await self._leadership.acquire()
+        self._keeping = asyncio.create_task(self._leadership.keep(), name="keep the lease")
+
+    async def _release(self) -> None:
+        if self._keeping is not None and self._keeping.cancel():
+            await asyncio.wait({self._keeping})
+            await self._leadership.release()
 
 
 @asynccontextmanager
@@ -50,14 +61,21 @@ async def lease_thread(opened: AbstractAsyncContextManager[Leadership]) -> Async
     thread.start()
     try:
         leadership = await _run(opened.__aenter__(), loop)
+        lease = LeaseThread(leadership, loop)
         try:
-            yield LeaseThread(leadership, loop)
+            yield lease
         finally:
+            await lease.release()
             await _run(opened.__aexit__(None, None, None), loop)
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Wait for a task without cancelling it where the wait is cancelled."""
+    await asyncio.wait({task})
 
 
 async def _run(work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:

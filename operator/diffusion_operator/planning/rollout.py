@@ -105,17 +105,20 @@ def _serving(state: RevisionPods) -> int:
 def _held(target: str, pods: Mapping[str, RevisionPods], wanted: int, rollout: Rollout) -> dict[str, int]:
     """Keep the split of a paused rollout; a changed number of wanted pods is taken from, or added to, the old revisions first.
 
-    What serves nobody is taken before what serves, wherever it is.
+    Ready pods are taken only as far as the promise leaves, and of the target's what serves nobody in their place.
     """
     replicas = {name: state.desired for name, state in pods.items()} | {target: pods.get(target, NO_PODS).desired}
     others = sorted(set(replicas) - {target}, key=lambda name: (-pods[name].ready, -replicas[name], name))
     excess = sum(replicas.values()) - (wanted + rollout.max_surge)
-    idle = {name: replicas[name] - _serving(pods.get(name, NO_PODS)) for name in replicas}
-    for limits in (idle, replicas):
-        for name in [*others, target]:
-            taken = min(limits[name], max(0, excess))
-            replicas[name] -= taken
-            excess -= taken
+    serving = {name: _serving(pods.get(name, NO_PODS)) for name in replicas}
+    spare = max(0, sum(serving.values()) - max(0, wanted - rollout.max_unavailable))
+    for names in (others, [target]):
+        for name in names:
+            idle = min(replicas[name] - serving[name], max(0, excess))
+            replicas[name], excess = replicas[name] - idle, excess - idle
+        for name in names:
+            taken = min(replicas[name], spare, max(0, excess))
+            replicas[name], spare, excess = replicas[name] - taken, spare - taken, excess - taken
     held = sum(max(replicas[name], pods.get(name, NO_PODS).existing) for name in replicas)
     missing = min(wanted - sum(replicas.values()), wanted - held)
     if missing > 0:

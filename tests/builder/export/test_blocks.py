@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import pytest
@@ -107,18 +109,92 @@ def test_a_block_with_another_attribute_is_traced_apart(tmp_path: Path, traced: 
     assert traced[1:] == [graph.module.layers[0], graph.module.layers[1]]
 
 
-def test_blocks_with_tensors_that_are_no_buffers_are_traced_apart(tmp_path: Path) -> None:
-    class Offset(Layer):
-        def __init__(self, offset: float) -> None:
+class Processor:
+    """What a module may hand its work to, as those of diffusers do."""
+
+    def __init__(self, strength: float) -> None:
+        self.strength = strength
+
+
+def strength_of(processor: Processor) -> float:
+    return processor.strength
+
+
+class Odd(Layer):
+    """A layer with something of its own that is neither a parameter nor a buffer."""
+
+    def __init__(self, number: float, attribute: Callable[[float], object], read: Callable[[Any], torch.Tensor | float]) -> None:
+        super().__init__()
+        self.own, self.read = attribute(number), read
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor, shift: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x, y = super().forward(x, y, shift)
+        return x * self.read(self.own), y
+
+
+@pytest.mark.parametrize(
+    ("attribute", "read"),
+    [
+        (lambda number: torch.full((WIDTH,), number), lambda own: own),
+        (lambda number: [torch.full((WIDTH,), number)], lambda own: own[0]),
+        (lambda number: {"scale": (torch.full((), number),)}, lambda own: own["scale"][0]),
+        (Processor, strength_of),
+        (lambda number: partial(float, number), lambda own: own()),
+    ],
+    ids=["tensor", "list", "mapping", "object", "partial"],
+)
+def test_blocks_that_differ_in_more_than_weights_are_traced_apart(
+    tmp_path: Path, traced: list[nn.Module], attribute: Callable[[float], object], read: Callable[[Any], torch.Tensor | float]
+) -> None:
+    graph = stack(Odd(1.0, attribute, read), Odd(5.0, attribute, read))
+    assert parity(export_graph(graph, tmp_path / "stack.onnx", example=TRACED), graph) < 1e-4
+    assert traced[1:] == list(graph.module.layers)
+
+
+def test_blocks_with_equal_objects_of_their_own_are_traced_once(tmp_path: Path, traced: list[nn.Module]) -> None:
+    graph = stack(*(Odd(2.0, Processor, strength_of) for _ in range(3)))
+    assert parity(export_graph(graph, tmp_path / "stack.onnx", example=TRACED), graph) < 1e-4
+    assert traced[1:] == [graph.module.layers[0]]
+
+
+class Numbered(Layer):
+    """Reads its number, or only has one."""
+
+    def __init__(self, number: int, *, reads: bool) -> None:
+        super().__init__()
+        self.number = number
+        self.reads = reads
+        self.unread = frozenset() if reads else frozenset({"number"})
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor, shift: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x, y = super().forward(x, y, shift)
+        return x * (self.number if self.reads else 2), y
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_number_keeps_blocks_apart_unless_the_block_says_that_it_is_not_read(
+    tmp_path: Path, traced: list[nn.Module], reads: bool
+) -> None:
+    graph = stack(Numbered(1, reads=reads), Numbered(3, reads=reads))
+    assert parity(export_graph(graph, tmp_path / "stack.onnx", example=TRACED), graph) < 1e-4
+    assert traced[1:] == list(graph.module.layers)[: 2 if reads else 1]
+
+
+def test_a_block_in_which_two_layers_are_one_is_traced_apart(tmp_path: Path, traced: list[nn.Module]) -> None:
+    class Pair(Layer):
+        def __init__(self, *, tied: bool) -> None:
             super().__init__()
-            self.offset = torch.full((WIDTH,), offset)
+            self.down = nn.Linear(WIDTH, WIDTH)
+            if tied:
+                self.down.weight = self.up.weight
 
         def forward(self, x: torch.Tensor, y: torch.Tensor, shift: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             x, y = super().forward(x, y, shift)
-            return x + self.offset, y
+            return x + self.down(x), y
 
-    graph = stack(Offset(1.0), Offset(5.0))
+    graph = stack(Pair(tied=True), Pair(tied=False))
     assert parity(export_graph(graph, tmp_path / "stack.onnx", example=TRACED), graph) < 1e-4
+    assert traced[1:] == list(graph.module.layers)
 
 
 def test_a_block_that_is_not_quantized_is_traced_apart(tmp_path: Path, traced: list[nn.Module]) -> None:
@@ -181,6 +257,19 @@ def test_a_block_that_is_called_with_different_shapes_is_an_error(tmp_path: Path
 
     graph = replace(stack(), module=Twice(Layer()).eval().requires_grad_(False))
     with pytest.raises(CompileError, match=r"stack: .* block layers\.0 is called twice, with tensors of different shapes"):
+        export_graph(graph, tmp_path / "stack.onnx", example=TRACED)
+
+
+@pytest.mark.parametrize("call", [lambda layer, x: layer(x, x, shift=x[:, 0]), lambda layer, x: layer(x, x, None)], ids=["keyword", "None"])
+def test_a_block_that_is_called_with_more_than_tensors_by_position_is_an_error(
+    tmp_path: Path, call: Callable[[nn.Module, torch.Tensor], tuple[torch.Tensor, ...]]
+) -> None:
+    class Calls(Stack):
+        def forward(self, x: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+            return call(self.layers[0], x)[0] + shift[:, None]
+
+    graph = replace(stack(), module=Calls(Layer()).eval().requires_grad_(False))
+    with pytest.raises(CompileError, match=r"stack: .* block layers\.0 is called with other things than tensors by position"):
         export_graph(graph, tmp_path / "stack.onnx", example=TRACED)
 
 

@@ -25,11 +25,8 @@ def test_a_build_killed_in_every_stage_completes_and_repeats_no_finished_stage(t
 
 def test_of_two_builds_of_one_key_one_builds_and_the_other_reuses(built, shared_store, tmp_path):
     job = write_job(tmp_path, digits_job() | {"maxBatchSize": 3})
-    first, second = finish_both(start(job, shared_store), start(job, shared_store))
+    with start(job, shared_store) as one, start(job, shared_store) as other:
+        first, second = finish(one), finish(other)
     assert (first.code, second.code) == (0, 0)
     assert sorted([first.result["reused"], second.result["reused"]]) == [False, True]
     assert first.result["path"] == second.result["path"]
-
-
-def finish_both(*processes):
-    return [finish(process) for process in processes]

@@ -29,6 +29,7 @@ _PLACES = {
 }
 """Path and plural by the names that tests use."""
 _JSON = {"Accept": "application/json"}
+TIMEOUT_SECONDS = 10
 
 
 class Reader:
@@ -43,7 +44,7 @@ class Reader:
         return kind in _PLACES
 
     def get(self, kind: str, namespace: str, name: str = "", selector: str = "") -> Any:
-        """Return what `kubectl get` prints of it with `--output json`: an object, or a list where no name is given.
+        """Return an object as `kubectl get` prints it with `--output json`, or a list of such where no name is given.
 
         Raises:
             ClusterError: There is none, or the server does not answer.
@@ -56,12 +57,13 @@ class Reader:
         try:
             with warnings.catch_warnings():  # Where the kubeconfig says so, the server's certificate is not looked at.
                 warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
-                answer = self._api.call_api(*request)
-            found = json.loads(answer.read())
+                answer = self._api.call_api(*request, _request_timeout=TIMEOUT_SECONDS)
+            said = answer.read().decode()
         except (client.ApiException, urllib3.exceptions.HTTPError) as error:
             raise ClusterError(f"{where}: {error}") from None
-        if answer.status != HTTPStatus.OK:
-            raise ClusterError(f"{where}: {found['message']}")
+        if answer.status != HTTPStatus.OK:  # What is said then is a Status, or words.
+            raise ClusterError(f"{where}: {answer.status} {said.strip()}")
+        found = json.loads(said)
         for each in found.get("items", [found]):
             each["metadata"].pop("managedFields", None)
         for each in found.get("items", []):  # As kubectl says it of each.

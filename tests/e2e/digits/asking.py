@@ -32,7 +32,9 @@ def ask_on(url: str, prompts: list[str], seed: int) -> None:
     """Ask for ever."""
     asked = 0
     while True:
-        print(ask(url, prompts[asked % len(prompts)], seed), flush=True)
+        # One write a line: `print` ends the line by another, and threads would come in between.
+        sys.stdout.write(f"{ask(url, prompts[asked % len(prompts)], seed)}\n")
+        sys.stdout.flush()
         asked += 1
         time.sleep(PAUSE_SECONDS)
 

@@ -5,6 +5,7 @@ import logging
 import selectors
 import time
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import pytest
 from kubernetes.aio.client import Configuration
@@ -119,18 +120,46 @@ def test_a_replica_writes_only_as_long_as_it_surely_leads():
     assert run(scenario()) == [False, True, True, False, False]
 
 
-def test_what_changes_something_is_not_sent_without_the_lease():
-    kubernetes = Connection(Configuration(host="http://127.0.0.1:9"))  # Nothing listens there.
+@dataclass(frozen=True)
+class SlowToken(Connection):
+    """Credentials that take as long to come as the lease lasts."""
+
+    clock: Clock
+
+    async def headers(self):
+        self.clock.now += FAST.renew
+        return await super().headers()
+
+
+def test_what_changes_something_is_not_sent_after_the_lease_whatever_took_so_long():
+    received = []
+
+    async def answer(reader, writer):
+        received.append((await reader.readline()).decode().split()[:1])
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+        writer.close()
 
     async def scenario():
-        async with ApiClient(kubernetes, may_write=lambda: False) as client:
-            for write in (client.create, client.replace, client.apply_status):
+        clock = Clock()
+        leader = leadership(FakeCluster(), "first", clock)
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()
+        address = Configuration(host=f"http://{host}:{port}")
+        async with (
+            server,
+            ApiClient(SlowToken(address, clock), leader.may_write) as slow,
+            ApiClient(Connection(address), leader.may_write) as fast,
+        ):
+            for write in (slow.create, slow.replace, slow.apply_status, lambda lease: slow.delete(LEASE, "uid")):
+                await leader.acquire()
                 with pytest.raises(UnavailableError, match="not sent, for this replica leads no longer"):
                     await write(LEASE_OBJECT)
-            with pytest.raises(UnavailableError, match="Cannot connect"):
-                await client.get(LEASE)
+            await slow.get(LEASE)
+            await leader.acquire()
+            await fast.create(LEASE_OBJECT)
 
     run(scenario())
+    assert [line for line in received if line] == [["GET"], ["POST"]]
 
 
 def test_a_leader_whose_lease_another_took_stops_at_once():
@@ -218,16 +247,16 @@ def test_an_event_loop_that_is_busy_for_longer_than_the_lease_keeps_it():
     async def scenario():
         async with lease_thread(opened()) as lease:
             await lease.acquire()
-            keep = asyncio.create_task(lease.keep())
-            await asyncio.sleep(0.01)
             taken = cluster.objects[LEASE]["metadata"]["resourceVersion"]
             time.sleep(2 * times.lease)  # What thousands of objects at once are to the operator's event loop.
+            lost = asyncio.create_task(lease.lost())
             await asyncio.sleep(0.01)
-            assert not keep.done()
+            assert not lost.done()
+            assert lease.may_write()
             assert cluster.objects[LEASE]["metadata"]["resourceVersion"] != taken
-            keep.cancel()
-            await asyncio.wait({keep})
             await lease.release()
+            assert not lease.may_write()
+            await lost
 
     run(scenario())
     assert holder(cluster) == ""
@@ -243,13 +272,37 @@ def test_a_lease_that_is_lost_in_its_thread_is_told_of():
     async def scenario():
         async with lease_thread(opened()) as lease:
             await lease.acquire()
-            keep = asyncio.create_task(lease.keep())
+            lost = asyncio.create_task(lease.lost())
             await asyncio.sleep(0.01)
-            assert not keep.done()
+            assert not lost.done()
             cluster.objects[LEASE]["spec"]["holderIdentity"] = "second"
-            await keep
+            await lost
+            assert not lease.may_write()
 
     run(scenario())
+    assert holder(cluster) == "second"
+
+
+def test_a_lease_is_given_back_whatever_ends_the_process_and_a_replica_that_waits_gives_nothing_back():
+    cluster, clock = FakeCluster(), Clock()
+
+    @asynccontextmanager
+    async def opened(name):
+        yield leadership(cluster, name, clock)
+
+    async def scenario():
+        async with lease_thread(opened("first")) as first:
+            await first.acquire()
+            async with lease_thread(opened("second")) as second:
+                waiting = asyncio.create_task(second.acquire())
+                await asyncio.sleep(0.01)
+                waiting.cancel()
+            assert holder(cluster) == "first"
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(scenario())
+    assert holder(cluster) == ""
 
 
 def test_a_thread_that_cannot_open_its_client_says_why():

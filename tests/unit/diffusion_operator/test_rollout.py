@@ -109,6 +109,23 @@ def test_scaled_down_during_a_pause_a_rollout_loses_what_serves_nobody_first():
     assert rollout_step("new", before, 2, Rollout(paused=True)).replicas == {"old": 1, "new": 1}
 
 
+@pytest.mark.parametrize(
+    ("rollout", "after"),
+    [
+        (Rollout(paused=True), {"old": 3, "new": 1}),
+        (Rollout(paused=True, max_surge=1, max_unavailable=0), {"old": 4, "new": 1}),
+    ],
+)
+def test_scaled_down_during_a_pause_a_rollout_keeps_a_new_pod_that_loads_if_it_promises_no_old_one(rollout, after):
+    before = {"old": pods(4 + rollout.max_surge), "new": pods(0, 1)}
+    assert rollout_step("new", before, 4, rollout).replicas == after
+
+
+def test_scaled_down_during_a_pause_a_rollout_keeps_the_pods_that_it_promises():
+    before = {"old": pods(4), "new": pods(0, 2)}
+    assert rollout_step("new", before, 4, Rollout(paused=True, max_surge=1, max_unavailable=0)).replicas == {"old": 4, "new": 1}
+
+
 def test_old_pods_that_are_not_ready_for_a_moment_are_not_all_taken():
     assert rollout_step("new", {"old": pods(0, 4)}, 4, Rollout()).replicas == {"old": 3, "new": 0}
     assert rollout_step("new", {"old": pods(0, 3), "new": pods(0, 1)}, 4, Rollout()).replicas == {"old": 3, "new": 1}
