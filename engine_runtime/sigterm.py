@@ -11,17 +11,21 @@ _LAST_WORDS = b"SIGTERM: ends here; what is in the store stays, and the next att
 
 
 def end_on_sigterm() -> None:
-    """From now on SIGTERM ends this process at once, with exit code 143.
+    """From now on SIGTERM ends this process at once, with exit code 143. Call it in the main thread.
 
-    Without it an evicted, overdue or deleted pod works on until its grace period is over. A thread waits for the signal, for a handler of
-    Python's runs in the main thread alone, and there not before a compiler or a kernel returns. Nothing is cleaned up: it is for programs
-    that may be killed at any point. Call it before any other thread starts; processes that are started later inherit the blocked signal.
+    Without it an evicted, overdue or deleted pod works on until its grace period is over. A thread waits for what the interpreter writes
+    down when a signal comes, in whichever thread that is: a handler of Python's runs in the main thread alone, and there not before a
+    compiler or a kernel returns. Nothing is cleaned up: it is for programs that may be killed at any point.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_end, name="sigterm", daemon=True).start()
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=_end, args=(reader,), name="sigterm", daemon=True).start()
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
 
 
-def _end() -> None:
-    signal.sigwait({signal.SIGTERM})
+def _end(reader: int) -> None:
+    while os.read(reader, 1) != bytes([signal.SIGTERM]):
+        pass
     os.write(2, _LAST_WORDS)
     os._exit(EXIT_CODE)
