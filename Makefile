@@ -41,7 +41,7 @@ demo: install serve-env ## Build, check and serve the digits model, and draw ten
 	$(BIN)/python examples/demo.py --store $(STORE)
 
 .PHONY: test
-test: install serve-env ## Run every test, in two processes: one builds and serves models, the other has the operator and a cluster
+test: install serve-env ## Run every test, in two processes
 	$(BIN)/python -m pytest --numprocesses 2
 
 .PHONY: coverage

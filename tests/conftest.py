@@ -15,9 +15,10 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.support.builds import REPOSITORY, digits_job, run, write_job
 from tests.support.cluster_programs import header, needs_programs, start_building, stop_building, wait_for_programs
 
-SHARES = {"builder": "models", "cli": "models", "serving": "models", "e2e": "cluster", "e2e/diffusion_operator": "operator"}
-"""Folders below `tests`, nearest first, and to which share of the tests they belong; all others are the operator's.
-A share runs in one process: those of `models` have built engines in common, those of `cluster` the node, for which they mostly wait."""
+SHARES = {"builder": "models", "cli": "models", "serving": "models", "e2e": "cluster", "e2e/diffusion_operator": "control plane"}
+"""Folders below `tests`, nearest first, and to which share of the tests they belong; all others are `units`.
+A share runs in one process: those of `models` have built engines in common, those of `cluster` the node, those of `control plane` an API
+server. A process that is done with its share takes the largest that is left: one has models and then the control plane, the other the rest."""
 UNMEASURED = (
     "e2e",
     "builder/compilers",
@@ -34,7 +35,7 @@ class FolderScheduling(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         path = PurePosixPath(nodeid.partition("::")[0]).relative_to("tests")
-        return next((SHARES[str(folder)] for folder in path.parents if str(folder) in SHARES), "operator")
+        return next((SHARES[str(folder)] for folder in path.parents if str(folder) in SHARES), "units")
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FolderScheduling:

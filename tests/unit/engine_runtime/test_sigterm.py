@@ -14,7 +14,6 @@ from engine_runtime.sigterm import EXIT_CODE
 from tests.support.builds import REPOSITORY
 from tests.support.waiting import wait_until
 
-
 THREADS = {**os.environ, "OPENBLAS_NUM_THREADS": "8", "OMP_NUM_THREADS": "8"}
 """Of libraries that start some as they are imported: any of them may get the signal."""
 
