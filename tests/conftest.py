@@ -18,7 +18,7 @@ from tests.support.cluster_programs import header, needs_programs, start_buildin
 SHARES = {"builder": "models", "cli": "models", "serving": "models", "e2e": "cluster", "e2e/diffusion_operator": "control plane"}
 """Folders below `tests`, nearest first, and to which share of the tests they belong; all others are `units`.
 A share runs in one process: those of `models` have built engines in common, those of `cluster` the node, those of `control plane` an API
-server. A process that is done with its share takes the largest that is left: one has models and then the control plane, the other the rest."""
+server. A process that is done takes the largest share that is left: one has models and the control plane, the other units and cluster."""
 UNMEASURED = (
     "e2e",
     "builder/compilers",
