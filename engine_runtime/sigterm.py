@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
+from contextlib import suppress
 
 EXIT_CODE = 128 + signal.SIGTERM
 _LAST_WORDS = b"SIGTERM: ends here; what is in the store stays, and the next attempt goes on from it\n"
@@ -20,12 +22,27 @@ def end_on_sigterm() -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    threading.Thread(target=_end, args=(reader,), name="sigterm", daemon=True).start()
-    signal.signal(signal.SIGTERM, lambda number, frame: None)
+    threading.Thread(target=_wait, args=(reader,), name="sigterm", daemon=True).start()
+    signal.signal(
+        signal.SIGTERM, lambda number, frame: _end()
+    )  # Where something else has taken the interpreter's file: better late than never.
+    os.register_at_fork(after_in_child=_forget)
 
 
-def _end(reader: int) -> None:
+def _forget() -> None:
+    """Make a fork end by a signal as any process does: its file is its parent's too, whom else it would end."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _wait(reader: int) -> None:
     while os.read(reader, 1) != bytes([signal.SIGTERM]):
         pass
-    os.write(2, _LAST_WORDS)
+    _end()
+
+
+def _end() -> None:
+    with suppress(OSError, ValueError):  # Nobody need read the log any more.
+        if select.select([], [2], [], 0)[1]:
+            os.write(2, _LAST_WORDS)
     os._exit(EXIT_CODE)

@@ -11,12 +11,14 @@ from torch import nn
 
 from engine_builder.repeated_block import RepeatedBlock
 
-_PLAIN = (bool, int, str, bytes, type(None), torch.dtype, torch.device, type, FunctionType, BuiltinFunctionType)
+_PLAIN = frozenset({bool, int, str, bytes, type(None), torch.dtype, torch.device, type, FunctionType, BuiltinFunctionType})
 _OF_MODULES = frozenset({"_modules", "_parameters", "_buffers"})
 _OF_MODELOPT = frozenset({"_amax_for_smoothing", "_calibrator", "_dm_attribute_manager"})
 """What its modules keep of their calibration, and of what they were made from."""
 _PROTOCOL = 4
 """Of pickle: what an object says of itself to be copied."""
+_DEEPEST, _MOST = 50, 20_000
+"""How deep, and at how many objects of a block, is looked."""
 
 
 def kind_of(block: RepeatedBlock) -> tuple[object, ...]:
@@ -36,6 +38,19 @@ def state_of(block: nn.Module) -> dict[str, torch.Tensor]:
     return {**dict(block.named_parameters(remove_duplicate=False)), **dict(block.named_buffers(remove_duplicate=False))}
 
 
+class _Itself:
+    """Equal to what holds the very same object, which thereby lives on: another could else get its `id`."""
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Itself) and other._value is self._value
+
+    def __hash__(self) -> int:
+        return id(self._value)
+
+
 class _Identity:
     """Tells of values that a block holds whether a trace reads the same from them and from another block's."""
 
@@ -43,23 +58,25 @@ class _Identity:
         self._names: dict[int, str] = {}
         for name, part in [*block.named_modules(remove_duplicate=False), *state_of(block).items()]:
             self._names.setdefault(id(part), name)
+        self._met: dict[int, tuple[int, object]] = {}
 
-    def of(self, value: Any, inside: tuple[int, ...] = ()) -> object:
-        """Return what equal values have in common; `inside` are the objects around this one."""
+    def of(self, value: Any, depth: int = 0) -> object:
+        """Return what equal values have in common; of one that was met before, when that was."""
         if isinstance(value, (torch.Tensor, nn.Module)):  # One that is not the block's is a constant of its trace.
-            return self._names.get(id(value), id(value))
-        if isinstance(value, float):
+            return self._names.get(id(value)) or _Itself(value)
+        if type(value) is float:
             return repr(value)  # NaN is not equal to itself.
-        if isinstance(value, _PLAIN):
+        if type(value) in _PLAIN:
             return type(value), value
-        if id(value) in inside:
-            return inside.index(id(value))
-        parts = _parts(value)
-        return id(value) if parts is None else (type(value), *(self.of(part, (*inside, id(value))) for part in parts))
+        if id(value) in self._met:
+            return self._met[id(value)][0]
+        self._met[id(value)] = len(self._met), value
+        parts = _parts(value) if depth < _DEEPEST and len(self._met) < _MOST else None
+        return _Itself(value) if parts is None else (type(value), *(self.of(part, depth + 1) for part in parts))
 
 
 def _parts(value: Any) -> Iterable[object] | None:
-    """Return all that a copy of an object would be made of; None where it cannot be copied."""
+    """Return all that a copy of an object would be made of; None where that is not to be had."""
     if isinstance(value, MethodType):
         return value.__func__, value.__self__
     if type(value) in {list, tuple}:
@@ -67,10 +84,10 @@ def _parts(value: Any) -> Iterable[object] | None:
         return parts
     if type(value) is dict:
         return (part for item in value.items() for part in item)
-    if type(value) in {set, frozenset}:
-        return sorted(value, key=repr)
     try:
         reduced = value.__reduce_ex__(_PROTOCOL)
     except Exception:  # Whatever a class raises that cannot be copied.
         return None
-    return tuple(tuple(part) if isinstance(part, Iterator) else part for part in (reduced if isinstance(reduced, tuple) else (reduced,)))
+    if not isinstance(reduced, tuple):  # A name, by which another may go too.
+        return None
+    return *(tuple(part) if isinstance(part, Iterator) else part for part in reduced), getattr(value, "__dict__", None)

@@ -114,8 +114,9 @@ class _Run:
         self._master.set(1)
         self._work = asyncio.create_task(self._operator.lead(self._arguments.workers), name="work")
         await asyncio.wait({self._work, *([self._lost] if self._lost else [])}, return_when=asyncio.FIRST_COMPLETED)
-        if self._work.done():
-            await self._work
+        for task in (self._work, self._lost):
+            if task is not None and task.done():
+                await task
 
     async def _end(self, *others: asyncio.Task[None], watch: asyncio.Task[None]) -> None:
         for task in others:

@@ -182,7 +182,7 @@ class ApiClient:
             ) as response:
                 answer = await response.read()
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            if data is not None and data.held_back:
+            if data is not None and data.held_back and not data.sent:
                 raise UnavailableError(f"{method} {path}: not sent, for this replica leads no longer") from None
             self._observer("<error>", method)
             raise UnavailableError(f"{method} {path}: {type(error).__name__}: {error}") from None
@@ -200,12 +200,13 @@ class _Write(aiohttp.BytesPayload):
 
     def __init__(self, body: bytes, content_type: str, may_write: Callable[[], bool]) -> None:
         super().__init__(body, content_type=content_type)
-        self._may_write, self.held_back = may_write, False
+        self._may_write, self.held_back, self.sent = may_write, False, False
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         self.held_back = not self._may_write()
         if self.held_back:
             raise PermissionError("not sent")
+        self.sent = True
         await super().write_with_length(writer, content_length)
 
 

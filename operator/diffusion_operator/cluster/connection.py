@@ -12,6 +12,8 @@ from kubernetes.aio import config
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.config import ConfigException
 
+from diffusion_operator.cluster.errors import UnavailableError
+
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -31,8 +33,15 @@ class Connection:
         return str(self.configuration.host).rstrip("/")
 
     async def headers(self) -> dict[str, str]:
-        """Header of a request, with a token that is valid now."""
-        token = await self.configuration.get_api_key_with_prefix("BearerToken")
+        """Header of a request, with a token that is valid now.
+
+        Raises:
+            UnavailableError: The token cannot be read now, or whatever gives tokens gives none.
+        """
+        try:
+            token = await self.configuration.get_api_key_with_prefix("BearerToken")
+        except (OSError, ValueError, ConfigException) as error:
+            raise UnavailableError(f"no token to reach the API server: {type(error).__name__}: {error}") from None
         return {"Authorization": token} if token else {}
 
     def ssl_context(self) -> ssl.SSLContext | bool:

@@ -73,14 +73,16 @@ class Leadership:
 
         Neither a wait nor a request that hangs goes beyond that time, which counts from the beginning of the last request that succeeded.
         """
-        while (left := self._until - self._clock()) > 0:
-            await asyncio.sleep(min(self._times.retry, left))
-            began = self._clock()
-            if await self._attempt(min(self._times.retry, self._until - began)):
-                self._until = began + self._times.renew
-            elif self._seen is not None and not self._is_ours:
-                break
-        self._until = -math.inf
+        try:
+            while (left := self._until - self._clock()) > 0:
+                await asyncio.sleep(min(self._times.retry, left))
+                began = self._clock()
+                if await self._attempt(min(self._times.retry, self._until - began)):
+                    self._until = began + self._times.renew
+                elif self._seen is not None and not self._is_ours:
+                    break
+        finally:
+            self._until = -math.inf
         logger.error("this replica leads no longer: the lease could not be renewed")
 
     async def release(self) -> None:

@@ -29,7 +29,7 @@ class LeaseThread:
         await _run(self._acquire(), self._loop)
 
     async def lost(self) -> None:
-        """Return when the lease could not be kept, as `Leadership.keep` does; await it after `acquire`."""
+        """Return when the lease could not be kept, as `Leadership.keep` does, or was given back; await it after `acquire`."""
         assert self._keeping is not None
         await _run(_ended(self._keeping), self._loop)
 
@@ -42,8 +42,13 @@ class LeaseThread:
         self._keeping = asyncio.create_task(self._leadership.keep(), name="keep the lease")
 
     async def _release(self) -> None:
-        if self._keeping is not None and self._keeping.cancel():
-            await asyncio.wait({self._keeping})
+        if self._keeping is None:
+            return
+        self._keeping.cancel()
+        await asyncio.wait({self._keeping})
+        is_lost = not self._keeping.cancelled() and self._keeping.exception() is None
+        self._keeping = None
+        if not is_lost:
             await self._leadership.release()
 
 
@@ -74,8 +79,10 @@ async def lease_thread(opened: AbstractAsyncContextManager[Leadership]) -> Async
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
-    """Wait for a task without cancelling it where the wait is cancelled."""
+    """Wait for a task without cancelling it where the wait is cancelled, and raise what it raised."""
     await asyncio.wait({task})
+    if not task.cancelled():
+        task.result()
 
 
 async def _run(work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:

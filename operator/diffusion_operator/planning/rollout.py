@@ -105,20 +105,25 @@ def _serving(state: RevisionPods) -> int:
 def _held(target: str, pods: Mapping[str, RevisionPods], wanted: int, rollout: Rollout) -> dict[str, int]:
     """Keep the split of a paused rollout; a changed number of wanted pods is taken from, or added to, the old revisions first.
 
-    Ready pods are taken only as far as the promise leaves, and of the target's what serves nobody in their place.
+    Ready pods are taken only as far as the promise leaves. One pod of the old revisions stays, or scaling would end the pause; unless they
+    serve nobody and the target does.
     """
     replicas = {name: state.desired for name, state in pods.items()} | {target: pods.get(target, NO_PODS).desired}
     others = sorted(set(replicas) - {target}, key=lambda name: (-pods[name].ready, -replicas[name], name))
     excess = sum(replicas.values()) - (wanted + rollout.max_surge)
     serving = {name: _serving(pods.get(name, NO_PODS)) for name in replicas}
     spare = max(0, sum(serving.values()) - max(0, wanted - rollout.max_unavailable))
-    for names in (others, [target]):
+    stays = min(1, wanted) if any(serving[name] for name in others) or not serving[target] else 0
+    for names, least in ((others, stays), ([target], 0)):
+        room = max(0, min(excess, sum(replicas[name] for name in names) - least))
+        excess -= room
         for name in names:
-            idle = min(replicas[name] - serving[name], max(0, excess))
-            replicas[name], excess = replicas[name] - idle, excess - idle
+            idle = min(replicas[name] - serving[name], room)
+            replicas[name], room = replicas[name] - idle, room - idle
         for name in names:
-            taken = min(replicas[name], spare, max(0, excess))
-            replicas[name], spare, excess = replicas[name] - taken, spare - taken, excess - taken
+            taken = min(replicas[name], spare, room)
+            replicas[name], spare, room = replicas[name] - taken, spare - taken, room - taken
+        excess += room
     held = sum(max(replicas[name], pods.get(name, NO_PODS).existing) for name in replicas)
     missing = min(wanted - sum(replicas.values()), wanted - held)
     if missing > 0:

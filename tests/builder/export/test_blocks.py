@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.onnx._internal.exporter import _registration
 from diffusion_api.engine_manifest import Dtype, TensorSpec
 from engine_builder.errors import CompileError
 from engine_builder.export import ExportedGraph, check_parity, example_inputs, export_graph
+from engine_builder.export.block_kind import kind_of
 from engine_builder.export.trace import OPSET
 from engine_builder.families.base import GraphModule
 from engine_builder.quantization import quantize
@@ -120,6 +121,17 @@ def strength_of(processor: Processor) -> float:
     return processor.strength
 
 
+class Number(int):
+    """An int with more to it than the int."""
+
+    def __new__(cls, value: float) -> Number:
+        made = super().__new__(cls, 0)
+        made.value = value
+        return made
+
+    value: float
+
+
 class Odd(Layer):
     """A layer with something of its own that is neither a parameter nor a buffer."""
 
@@ -140,8 +152,10 @@ class Odd(Layer):
         (lambda number: {"scale": (torch.full((), number),)}, lambda own: own["scale"][0]),
         (Processor, strength_of),
         (lambda number: partial(float, number), lambda own: own()),
+        (lambda number: cache(lambda: number), lambda own: own()),
+        (Number, lambda own: own.value),
     ],
-    ids=["tensor", "list", "mapping", "object", "partial"],
+    ids=["tensor", "list", "mapping", "object", "partial", "cache", "subclass"],
 )
 def test_blocks_that_differ_in_more_than_weights_are_traced_apart(
     tmp_path: Path, traced: list[nn.Module], attribute: Callable[[float], object], read: Callable[[Any], torch.Tensor | float]
@@ -155,6 +169,27 @@ def test_blocks_with_equal_objects_of_their_own_are_traced_once(tmp_path: Path, 
     graph = stack(*(Odd(2.0, Processor, strength_of) for _ in range(3)))
     assert parity(export_graph(graph, tmp_path / "stack.onnx", example=TRACED), graph) < 1e-4
     assert traced[1:] == [graph.module.layers[0]]
+
+
+def test_what_refers_to_itself_in_many_ways_takes_no_time() -> None:
+    nested: Any = ()
+    for _ in range(40):
+        nested = (nested, nested)
+    friends = [Processor(1.0) for _ in range(12)]
+    for each in friends:
+        each.__dict__["friends"] = friends
+    layers = Odd(1.0, lambda _: [nested, friends], strength_of), Odd(1.0, lambda _: [nested, friends], strength_of)
+    assert kind_of(layers[0]) == kind_of(layers[1])
+
+
+def test_what_is_nested_too_deeply_is_equal_to_itself_alone() -> None:
+    def deep(number: float) -> object:
+        nested: object = [number]
+        for _ in range(2000):
+            nested = [nested]
+        return nested
+
+    assert kind_of(Odd(1.0, deep, strength_of)) != kind_of(Odd(1.0, deep, strength_of))
 
 
 class Numbered(Layer):

@@ -36,7 +36,10 @@ class Reader:
     """Reads objects of one cluster."""
 
     def __init__(self, kubeconfig: Path) -> None:
-        self._api: Any = config.new_client_from_config(str(kubeconfig))  # type: ignore[no-untyped-call]
+        settings: Any = client.Configuration()
+        config.load_kube_config(str(kubeconfig), client_configuration=settings)  # type: ignore[no-untyped-call]
+        settings.retries = False
+        self._api: Any = client.ApiClient(settings)
 
     @staticmethod
     def knows(kind: str) -> bool:

@@ -305,6 +305,45 @@ def test_a_lease_is_given_back_whatever_ends_the_process_and_a_replica_that_wait
     assert holder(cluster) == ""
 
 
+def test_a_lease_that_is_not_kept_for_an_unforeseen_reason_says_it_and_is_given_back():
+    cluster = FakeCluster()
+
+    @asynccontextmanager
+    async def opened():
+        yield leadership(cluster, "first", Clock())
+
+    async def breaks(lease):
+        raise ZeroDivisionError
+
+    async def scenario():
+        async with lease_thread(opened()) as lease:
+            await lease.acquire()
+            cluster.get, get = breaks, cluster.get
+            with pytest.raises(ZeroDivisionError):
+                await lease.lost()
+            assert not lease.may_write()
+            cluster.get = get
+            await lease.release()
+
+    run(scenario())
+    assert holder(cluster) == ""
+
+
+def test_a_token_that_cannot_be_read_is_tried_again():
+    async def missing(configuration):
+        raise FileNotFoundError("token")
+
+    address = Configuration(host="http://127.0.0.1:9")
+    address.refresh_api_key_hook = missing
+
+    async def scenario():
+        async with ApiClient(Connection(address), lambda: True) as client:
+            with pytest.raises(UnavailableError, match="no token to reach the API server: FileNotFoundError: token"):
+                await client.get(LEASE)
+
+    run(scenario())
+
+
 def test_a_thread_that_cannot_open_its_client_says_why():
     @asynccontextmanager
     async def opened():

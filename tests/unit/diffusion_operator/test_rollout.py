@@ -126,6 +126,39 @@ def test_scaled_down_during_a_pause_a_rollout_keeps_the_pods_that_it_promises():
     assert rollout_step("new", before, 4, Rollout(paused=True, max_surge=1, max_unavailable=0)).replicas == {"old": 4, "new": 1}
 
 
+@pytest.mark.parametrize(
+    ("before", "wanted", "after"),
+    [
+        ({"old": pods(1), "new": pods(0, 1)}, 1, {"old": 1, "new": 0}),
+        ({"old": pods(2), "new": pods(0, 1)}, 1, {"old": 1, "new": 0}),
+        ({"old": pods(1), "new": pods(1)}, 1, {"old": 1, "new": 0}),
+        ({"old": pods(0, 1), "new": pods(0, 1)}, 1, {"old": 1, "new": 0}),
+        ({"old": pods(0, 1), "new": pods(1)}, 1, {"old": 0, "new": 1}),
+        ({"old": pods(1), "new": pods(1)}, 0, {"old": 0, "new": 0}),
+    ],
+)
+def test_no_scaling_ends_a_pause_by_taking_the_last_old_pod_while_it_serves(before, wanted, after):
+    assert rollout_step("new", before, wanted, Rollout(paused=True)).replicas == after
+
+
+counts = st.tuples(st.integers(0, 4), st.integers(0, 4)).map(lambda each: pods(min(each), max(each)))
+
+
+@given(st.fixed_dictionaries({"a": counts, "b": counts, "new": counts}), st.integers(0, 8), st.integers(0, 3), st.integers(0, 3))
+@settings(max_examples=500, deadline=None)
+def test_scaling_during_a_pause_takes_what_is_too_many_and_no_service(before, wanted, surge, unavailable):
+    rollout = Rollout(max_surge=surge, max_unavailable=max(unavailable, 0 if surge else 1), paused=True)
+    if not before["a"].held and not before["b"].held:
+        return  # Nothing to hold.
+    after = rollout_step("new", before, wanted, rollout).replicas
+    ready = {name: min(state.ready, after[name]) for name, state in before.items()}
+    had = sum(state.ready for state in before.values())
+    assert sum(after.values()) <= max(wanted + surge, wanted)
+    assert sum(ready.values()) >= min(had, max(wanted - rollout.max_unavailable, min(1, wanted)))
+    if wanted and before["a"].ready + before["b"].ready:
+        assert ready["a"] + ready["b"] > 0
+
+
 def test_old_pods_that_are_not_ready_for_a_moment_are_not_all_taken():
     assert rollout_step("new", {"old": pods(0, 4)}, 4, Rollout()).replicas == {"old": 3, "new": 0}
     assert rollout_step("new", {"old": pods(0, 3), "new": pods(0, 1)}, 4, Rollout()).replicas == {"old": 3, "new": 1}

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,41 @@ def test_a_build_that_is_told_to_end_does_not_wait_for_the_call_it_is_in(tmp_pat
         _, said = process.communicate(timeout=60)
     assert process.returncode == EXIT_CODE
     assert b"the next attempt goes on from it" in said
+
+
+def test_a_fork_that_is_told_to_end_ends_alone() -> None:
+    program = """
+import os, signal, time
+from engine_runtime.sigterm import end_on_sigterm
+end_on_sigterm()
+fork = os.fork()
+if not fork:
+    time.sleep(600)
+time.sleep(0.2)
+os.kill(fork, signal.SIGTERM)
+_, status = os.waitpid(fork, 0)
+time.sleep(0.2)
+print(os.WTERMSIG(status))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=REPOSITORY, timeout=60, check=True)
+    assert done.stdout.strip() == str(int(signal.SIGTERM))
+
+
+def test_words_that_nobody_reads_hold_up_no_end() -> None:
+    program = "import os, time; from engine_runtime.sigterm import end_on_sigterm; end_on_sigterm(); print(flush=True); time.sleep(600)"
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(4096))
+    os.set_blocking(writer, True)
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=writer, cwd=REPOSITORY) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == EXIT_CODE
+    os.close(reader)
+    os.close(writer)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="a process namespace of one's own needs root")
