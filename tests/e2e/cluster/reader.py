@@ -38,7 +38,9 @@ class Reader:
     def __init__(self, kubeconfig: Path) -> None:
         settings: Any = client.Configuration()
         config.load_kube_config(str(kubeconfig), client_configuration=settings)  # type: ignore[no-untyped-call]
-        settings.retries = False
+        settings.retries = urllib3.Retry(
+            5, connect=0, read=0
+        )  # Where the server asks for patience, as it does at its start, and nowhere else.
         self._api: Any = client.ApiClient(settings)
 
     @staticmethod
