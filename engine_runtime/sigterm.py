@@ -23,9 +23,8 @@ def end_on_sigterm() -> None:
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     threading.Thread(target=_wait, args=(reader,), name="sigterm", daemon=True).start()
-    signal.signal(
-        signal.SIGTERM, lambda number, frame: _end()
-    )  # Where something else has taken the interpreter's file: better late than never.
+    # The handler ends the process where something else has taken the interpreter's file: better late than never.
+    signal.signal(signal.SIGTERM, lambda number, frame: _end())
     os.register_at_fork(after_in_child=_forget)
 
 

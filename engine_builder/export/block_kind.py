@@ -86,7 +86,9 @@ def _parts(value: Any) -> Iterable[object] | None:
         return (part for item in value.items() for part in item)
     try:
         reduced = value.__reduce_ex__(_PROTOCOL)
-    except Exception:  # Whatever a class raises that cannot be copied.
+    except (
+        Exception
+    ):  # A class may raise anything that it cannot be copied; its object is then equal to itself alone, which is always safe.
         return None
     if not isinstance(reduced, tuple):  # A name, by which another may go too.
         return None

@@ -85,16 +85,19 @@ def _shrunk(target: str, pods: Mapping[str, RevisionPods], wanted: int, rollout:
     least = max(0, wanted - rollout.max_unavailable)
     total = own.desired + sum(state.desired for state in others.values())
     budget = max(0, total - least - max(0, min(own.desired, wanted) - own.ready))
-    replicas = {}
-    for name, state in others.items():
-        idle = min(state.desired - _serving(state), budget)
-        budget -= idle
-        replicas[name] = state.desired - idle
     spare = max(0, min(own.ready, wanted) + sum(map(_serving, others.values())) - least)
-    for name, state in others.items():
-        taken = min(_serving(state), spare, budget) if replicas[name] == _serving(state) else 0
-        spare, budget = spare - taken, budget - taken
-        replicas[name] -= taken
+    return _without(others, budget, spare)
+
+
+def _without(pods: Mapping[str, RevisionPods], budget: int, spare: int) -> dict[str, int]:
+    """Replicas after `budget` pods are taken, in the order of the revisions: what serves nobody, then ready pods, `spare` at most."""
+    replicas = {name: state.desired for name, state in pods.items()}
+    for name, state in pods.items():
+        idle = min(state.desired - _serving(state), budget)
+        replicas[name], budget = replicas[name] - idle, budget - idle
+    for name in pods:
+        taken = min(replicas[name], spare, budget)
+        replicas[name], spare, budget = replicas[name] - taken, spare - taken, budget - taken
     return replicas
 
 
@@ -108,26 +111,21 @@ def _held(target: str, pods: Mapping[str, RevisionPods], wanted: int, rollout: R
     Ready pods are taken only as far as the promise leaves. One pod of the old revisions stays, or scaling would end the pause; unless they
     serve nobody and the target does.
     """
-    replicas = {name: state.desired for name, state in pods.items()} | {target: pods.get(target, NO_PODS).desired}
-    others = sorted(set(replicas) - {target}, key=lambda name: (-pods[name].ready, -replicas[name], name))
-    excess = sum(replicas.values()) - (wanted + rollout.max_surge)
-    serving = {name: _serving(pods.get(name, NO_PODS)) for name in replicas}
-    spare = max(0, sum(serving.values()) - max(0, wanted - rollout.max_unavailable))
-    stays = min(1, wanted) if any(serving[name] for name in others) or not serving[target] else 0
-    for names, least in ((others, stays), ([target], 0)):
-        room = max(0, min(excess, sum(replicas[name] for name in names) - least))
-        excess -= room
-        for name in names:
-            idle = min(replicas[name] - serving[name], room)
-            replicas[name], room = replicas[name] - idle, room - idle
-        for name in names:
-            taken = min(replicas[name], spare, room)
-            replicas[name], spare, room = replicas[name] - taken, spare - taken, room - taken
-        excess += room
+    own = pods.get(target, NO_PODS)
+    names = sorted(set(pods) - {target}, key=lambda name: (-pods[name].ready, -pods[name].desired, name))
+    others = {name: pods[name] for name in names}
+    total = own.desired + sum(state.desired for state in others.values())
+    served = sum(map(_serving, others.values()))
+    stays = min(1, wanted) if served or not _serving(own) else 0
+    excess = max(0, total - (wanted + rollout.max_surge))
+    spare = max(0, served + _serving(own) - max(0, wanted - rollout.max_unavailable))
+    replicas = _without(others, max(0, min(excess, total - own.desired - stays)), spare)
+    spare -= served - sum(min(replicas[name], _serving(state)) for name, state in others.items())
+    replicas |= _without({target: own}, excess - (total - own.desired - sum(replicas.values())), spare)
     held = sum(max(replicas[name], pods.get(name, NO_PODS).existing) for name in replicas)
     missing = min(wanted - sum(replicas.values()), wanted - held)
     if missing > 0:
-        replicas[others[0]] += missing
+        replicas[names[0]] += missing
     return replicas
 
 

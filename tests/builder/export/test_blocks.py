@@ -132,6 +132,13 @@ class Number(int):
     value: float
 
 
+class Uncopied(Processor):
+    """Says nothing of its state."""
+
+    def __reduce_ex__(self, protocol: object) -> str:
+        raise LookupError("not to be copied")
+
+
 class Odd(Layer):
     """A layer with something of its own that is neither a parameter nor a buffer."""
 
@@ -154,8 +161,9 @@ class Odd(Layer):
         (lambda number: partial(float, number), lambda own: own()),
         (lambda number: cache(lambda: number), lambda own: own()),
         (Number, lambda own: own.value),
+        (Uncopied, strength_of),
     ],
-    ids=["tensor", "list", "mapping", "object", "partial", "cache", "subclass"],
+    ids=["tensor", "list", "mapping", "object", "partial", "cache", "subclass", "uncopied"],
 )
 def test_blocks_that_differ_in_more_than_weights_are_traced_apart(
     tmp_path: Path, traced: list[nn.Module], attribute: Callable[[float], object], read: Callable[[Any], torch.Tensor | float]
